@@ -1,0 +1,181 @@
+"""Files and folders that appear whole or not at all, and are never overwritten by accident."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from jaxcompress import check
+
+__all__ = [
+    "atomic_directory",
+    "atomic_write",
+    "fresh_directory",
+    "refuse_nonempty",
+    "write_bytes",
+    "write_text",
+]
+
+
+def refuse_nonempty(
+    directory: str | Path, overwrite: bool = False, *, marker: str | None = None
+) -> Path:
+    """Raises `ValueError` where writing into a directory could destroy something.
+
+    Args:
+      directory: where something is about to be written; need not exist.
+      overwrite: whether what is there may go.
+      marker: a file by which an earlier result of ours is known. With it, `overwrite` lets only a
+        directory go that holds this file: anything else was not written by us.
+
+    Returns:
+      The directory as a path.
+
+    Example:
+      >>> import tempfile
+      >>> folder = Path(tempfile.mkdtemp())
+      >>> refuse_nonempty(folder) == folder
+      True
+      >>> _ = write_text(folder / "thesis.tex", "...")
+      >>> refuse_nonempty(folder, overwrite=True, marker="run.json")
+      Traceback (most recent call last):
+      ...
+      ValueError: ...: expected an earlier result with a run.json, got files such as thesis.tex. ...
+    """
+    directory = Path(directory)
+    if directory.exists() and not directory.is_dir():
+        raise check.fail(str(directory), "a directory", "a file")
+    names = sorted(entry.name for entry in directory.iterdir()) if directory.is_dir() else []
+    if not names or (overwrite and (marker is None or marker in names)):
+        return directory
+    got = f"files such as {names[0]}"
+    if overwrite:
+        hint = "choose another directory, or remove it yourself"
+        raise check.fail(str(directory), f"an earlier result with a {marker}", got, hint)
+    hint = "pass overwrite (--overwrite) to replace"
+    raise check.fail(str(directory), "a new or empty directory", got, hint)
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary path in the same folder; it is renamed to `path` if the body succeeds.
+
+    On any exception, Ctrl-C too, the temporary file goes and what was at `path` stays. The
+    temporary name keeps the suffix, from which writers such as matplotlib tell the format.
+
+    Example:
+      >>> import tempfile
+      >>> path = Path(tempfile.mkdtemp()) / "a.txt"
+      >>> with atomic_write(path) as temporary:
+      ...     _ = temporary.write_text("whole")
+      >>> path.read_text()
+      'whole'
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _beside(path, path.suffix)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | Path, data: bytes) -> Path:
+    """Writes a file of bytes, whole or not at all, and returns its path.
+
+    Example:
+      >>> import tempfile
+      >>> write_bytes(Path(tempfile.mkdtemp()) / "raw.bin", b"kept").read_bytes()
+      b'kept'
+    """
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(data)
+    return Path(path)
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Writes a UTF-8 text file, whole or not at all, and returns its path.
+
+    Example:
+      >>> import tempfile
+      >>> write_text(Path(tempfile.mkdtemp()) / "note.txt", "kept").read_text()
+      'kept'
+    """
+    return write_bytes(path, text.encode())
+
+
+@contextlib.contextmanager
+def atomic_directory(
+    directory: str | Path, overwrite: bool = False, *, marker: str | None = None
+) -> Iterator[Path]:
+    """Yields a temporary directory that becomes `directory` if the body succeeds.
+
+    Args:
+      directory: must not hold anything, unless `overwrite`.
+      overwrite: replace what is there, in one rename.
+      marker: as in `refuse_nonempty`.
+
+    Yields:
+      The directory to write to.
+
+    Raises:
+      ValueError: if the directory is not empty and may not be replaced.
+
+    Example:
+      >>> import tempfile
+      >>> folder = Path(tempfile.mkdtemp()) / "model"
+      >>> with atomic_directory(folder) as temporary:
+      ...     _ = (temporary / "config.json").write_text("{}")
+      >>> [path.name for path in folder.iterdir()]
+      ['config.json']
+    """
+    directory = refuse_nonempty(directory, overwrite, marker=marker).resolve()
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    temporary, old = _beside(directory), _beside(directory, ".old")
+    temporary.mkdir()
+    try:
+        yield temporary
+        if directory.exists():
+            directory.replace(old)
+        temporary.replace(directory)
+    finally:
+        # Interrupted between the two renames: what was there comes back.
+        if old.exists() and not directory.exists():
+            old.replace(directory)
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def fresh_directory(
+    directory: str | Path, overwrite: bool = False, *, marker: str | None = None
+) -> Path:
+    """An empty directory: made if missing, emptied where `refuse_nonempty` allows it.
+
+    Example:
+      >>> import tempfile
+      >>> folder = fresh_directory(Path(tempfile.mkdtemp()) / "runs" / "first")
+      >>> list(folder.iterdir())
+      []
+    """
+    directory = refuse_nonempty(directory, overwrite, marker=marker)
+    directory.mkdir(parents=True, exist_ok=True)
+    # The marker goes last: a removal that was interrupted can be taken up again.
+    for entry in sorted(directory.iterdir(), key=lambda entry: entry.name == marker):
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    return directory
+
+
+def _beside(path: Path, suffix: str = "") -> Path:
+    """A new name in the same folder, so that a rename suffices.
+
+    Not `tempfile`: what it makes only its owner can read, and the mode would stay.
+    """
+    return path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{suffix}")

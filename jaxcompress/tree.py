@@ -1,0 +1,73 @@
+"""Pytrees with a leading layer axis: slices, stacks and paths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+__all__ = ["count", "index", "nbytes", "paths", "stack", "unstack"]
+
+
+def index(tree: Any, i: Any) -> Any:
+    """Element `i` of the leading axis of every leaf; `i` may be traced.
+
+    Example:
+      >>> index({"w": jnp.arange(6).reshape(3, 2)}, 1)["w"]
+      Array([2, 3], dtype=int32)
+    """
+    return jax.tree.map(lambda leaf: leaf[i], tree)
+
+
+def stack(trees: Sequence[Any]) -> Any:
+    """One tree whose leaves have a new leading axis, from trees of equal structure and shapes.
+
+    Example:
+      >>> stack([{"w": jnp.zeros(2)}, {"w": jnp.ones(2)}])["w"].shape
+      (2, 2)
+    """
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def unstack(tree: Any) -> list[Any]:
+    """The inverse of `stack`.
+
+    Example:
+      >>> len(unstack({"w": jnp.zeros((3, 2))}))
+      3
+    """
+    length = jax.tree.leaves(tree)[0].shape[0]
+    return [index(tree, i) for i in range(length)]
+
+
+def paths(tree: Any) -> dict[str, Any]:
+    """Leaves by slash-joined path, in tree order.
+
+    Example:
+      >>> paths({"a": {"b": 1}})
+      {'a/b': 1}
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def count(tree: Any) -> int:
+    """Number of scalars in a tree.
+
+    Example:
+      >>> count({"w": jnp.zeros((3, 2)), "b": jnp.zeros(2)})
+      8
+    """
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def nbytes(tree: Any) -> int:
+    """Bytes that the leaves of a tree take.
+
+    Example:
+      >>> nbytes({"w": jnp.zeros((3, 2), jnp.float32)})
+      24
+    """
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
