@@ -1,0 +1,262 @@
+"""The parts of a block, declared in Flax Linen; gates and edits are ordinary arguments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxcompress.models.config import LayerSize, ModelConfig
+from jaxcompress.models.control import LayerControl, Sight
+
+__all__ = [
+    "MLP",
+    "Affine",
+    "Attention",
+    "Norm",
+    "activate",
+    "affine",
+    "einsum",
+    "gated",
+    "rotate",
+    "shifted",
+]
+
+_NEGATIVE = -1e30  # finite, so that a row with nothing to see has no NaN in it
+_ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+}
+
+
+def einsum(spec: str, *operands: jax.Array) -> jax.Array:
+    """`jnp.einsum` in full precision: on GPU and TPU the default rounds float32 inputs.
+
+    Example:
+      >>> einsum("tm,m->t", jnp.eye(2), jnp.arange(2.0)).tolist()
+      [0.0, 1.0]
+    """
+    return jnp.einsum(spec, *operands, precision=jax.lax.Precision.HIGHEST)
+
+
+def activate(name: str, x: jax.Array) -> jax.Array:
+    """The named nonlinearity.
+
+    Example:
+      >>> activate("relu", jnp.array([-1.0, 2.0])).tolist()
+      [0.0, 2.0]
+    """
+    return _ACTIVATIONS[name](x)
+
+
+def gated(x: jax.Array, gate: Any, edit: Any) -> jax.Array:
+    """`gate * x + (1 - gate) * edit`; `gate` lacks the trailing axes of `x` that it covers.
+
+    Example:
+      >>> gated(jnp.array([[2.0, 4.0]]), jnp.array([[1.0, 0.0]]), jnp.array([[9.0, 8.0]])).tolist()
+      [[2.0, 8.0]]
+    """
+    if gate is None:
+        return x
+    gate = gate.astype(x.dtype).reshape(gate.shape + (1,) * (x.ndim - gate.ndim))
+    return gate * x if edit is None else gate * x + (1 - gate) * edit.astype(x.dtype)
+
+
+class Norm(nn.Module):
+    """LayerNorm or RMSNorm, over the residual channels that are kept."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, keep: Any = None) -> jax.Array:
+        """Normalises the last axis; `keep` is the width gate, the weight of each channel."""
+        config = self.config
+        if config.norm == "none":
+            return x
+        scale = self.param("scale", nn.initializers.ones, (config.width,))
+        y = x.astype(jnp.float32)
+        average = self._average(keep)
+        if config.norm == "layernorm":
+            y = y - average(y)
+        y = y * jax.lax.rsqrt(average(y * y) + config.norm_eps)
+        y = y * scale.reshape((1,) * (y.ndim - 1) + (-1,))
+        if config.norm == "layernorm":
+            bias = self.param("bias", nn.initializers.zeros, (config.width,))
+            y = y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
+        # A removed channel stays removed, whatever scale and bias make of it.
+        return (y if keep is None else y * keep).astype(x.dtype)
+
+    @staticmethod
+    def _average(keep: Any) -> Callable[[jax.Array], jax.Array]:
+        if keep is None:
+            return lambda y: jnp.mean(y, axis=-1, keepdims=True)
+        kept = jnp.maximum(keep.sum(axis=-1, keepdims=True), 1e-9)
+        return lambda y: (y * keep).sum(axis=-1, keepdims=True) / kept
+
+
+class Affine(nn.Module):
+    """Declares the kernel and bias of an affine map and returns them.
+
+    The kernel keeps its axes apart ((width, head, head_dim), not (width, heads * head_dim)), so
+    that a head or a neuron is one index of one array.
+    """
+
+    config: ModelConfig
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    use_bias: bool
+
+    @nn.compact
+    def __call__(self) -> tuple[jax.Array, jax.Array | None]:
+        """The kernel `inputs + outputs` and the bias `outputs` (or `None`), in compute type."""
+        scale = max(math.prod(self.inputs), 1) ** -0.5
+        kernel = self.param("kernel", nn.initializers.normal(scale), self.inputs + self.outputs)
+        kernel = kernel.astype(self.config.dtype)
+        if not self.use_bias:
+            return kernel, None
+        bias = self.param("bias", nn.initializers.zeros, self.outputs)
+        return kernel, bias.astype(self.config.dtype)
+
+
+def affine(spec: str, x: jax.Array, weights: tuple[jax.Array, jax.Array | None]) -> jax.Array:
+    """`einsum(spec, x, kernel) + bias`.
+
+    Example:
+      >>> affine("bm,mf->bf", jnp.ones((1, 2)), (jnp.ones((2, 1)), jnp.ones(1))).tolist()
+      [[3.0]]
+    """
+    kernel, bias = weights
+    return shifted(einsum(spec, x, kernel), bias)
+
+
+def shifted(x: jax.Array, bias: jax.Array | None) -> jax.Array:
+    """`x + bias` over the trailing axes of `x`.
+
+    Example:
+      >>> shifted(jnp.zeros((1, 2)), jnp.array([1.0, 2.0])).tolist()
+      [[1.0, 2.0]]
+    """
+    return x if bias is None else x + bias.reshape((1,) * (x.ndim - bias.ndim) + bias.shape)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with grouped key/value heads; each head behind its gate."""
+
+    config: ModelConfig
+    size: LayerSize
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, source: jax.Array, sight: Sight, control: LayerControl, split: bool
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Attends from `x` (batch, query, width) to `source` (batch, key, width).
+
+        Args:
+          x: normalised residual stream at the queries.
+          source: normalised residual stream at the keys.
+          sight: visibility and rotary angles.
+          control: gates and edits of this layer.
+          split: form what each head writes, then gate (see `_write_split`).
+
+        Returns:
+          (batch, query, width) and the taps `heads` (batch, query, head, head_dim) and `pattern`
+          (batch, head, query, key).
+        """
+        config, size = self.config, self.size
+        width, dim = (config.width,), config.head_dim
+        bias = config.qkv_bias
+        query = Affine(config, width, (size.heads, dim), bias, name="query")()
+        key = Affine(config, width, (size.kv_heads, dim), bias, name="key")()
+        value = Affine(config, width, (size.kv_heads, dim), bias, name="value")()
+        output = Affine(config, (size.heads, dim), width, config.output_bias, name="output")()
+        q = rotate(affine("btm,mhd->bthd", x, query), sight.query_angles)
+        k = rotate(affine("bsm,mhd->bshd", source, key), sight.key_angles)
+        v = affine("bsm,mhd->bshd", source, value)
+        groups = size.heads // max(size.kv_heads, 1)
+        q = q.reshape(*q.shape[:2], size.kv_heads, groups, dim)
+        scores = einsum("btkgd,bskd->bkgts", q, k).astype(jnp.float32) * dim**-0.5
+        pattern = self._pattern(scores, sight.visible)
+        z = einsum("bkgts,bskd->btkgd", pattern.astype(v.dtype), v)
+        z = z.reshape(*z.shape[:2], size.heads, dim)
+        taps = {"heads": z, "pattern": pattern.reshape(len(q), size.heads, *pattern.shape[-2:])}
+        write = _write_split if split and control.heads is not None else _write
+        return shifted(write(z, output[0], control), output[1]), taps
+
+    def _pattern(self, scores: jax.Array, visible: Any) -> jax.Array:
+        coefficient = self.config.attention_coefficient
+        if visible is not None:
+            visible = visible[:, None, None]
+            scores = jnp.where(visible, scores, _NEGATIVE)
+        pattern = jax.nn.softmax(scores, axis=-1)
+        if coefficient == 1.0:
+            return pattern
+        rest = 1.0 if visible is None else visible.astype(pattern.dtype)
+        return pattern * coefficient + (1.0 - coefficient) * rest
+
+
+def _write(z: jax.Array, kernel: jax.Array, control: LayerControl) -> jax.Array:
+    """Gates the heads, then projects them to the residual stream."""
+    return einsum("bthd,hdm->btm", gated(z, control.heads, control.heads_edit), kernel)
+
+
+def _write_split(z: jax.Array, kernel: jax.Array, control: LayerControl) -> jax.Array:
+    """Projects every head by itself, then gates what it writes: the same sum in another order.
+
+    Under `vmap` over gates the projection is done once for all of them, and a gate costs one
+    multiplication per head and channel instead of `head_dim`.
+    """
+    writes = einsum("bthd,hdm->hbtm", z, kernel)
+    gate = control.heads.astype(z.dtype)
+    out = _mix(gate, writes)
+    if control.heads_edit is None:
+        return out
+    edits = einsum("bthd,hdm->hbtm", control.heads_edit.astype(z.dtype), kernel)
+    return out + _mix(1 - gate, edits)
+
+
+def _mix(gate: jax.Array, writes: jax.Array) -> jax.Array:
+    """Sums (head, batch, position, width) over heads with gates (1 or b, 1 or t, head)."""
+    if gate.shape[:2] == (1, 1):
+        return einsum("h,hbtm->btm", gate[0, 0], writes)
+    return (jnp.moveaxis(gate, -1, 0)[..., None] * writes).sum(axis=0)
+
+
+class MLP(nn.Module):
+    """Two- or three-matrix MLP; each neuron behind its gate."""
+
+    config: ModelConfig
+    size: LayerSize
+
+    @nn.compact
+    def __call__(self, x: jax.Array, control: LayerControl) -> tuple[jax.Array, jax.Array]:
+        """Maps (batch, position, width) to the same shape and the tap `neurons`."""
+        config = self.config
+        width, neurons, bias = (config.width,), (self.size.neurons,), config.mlp_bias
+        h = affine("btm,mf->btf", x, Affine(config, width, neurons, bias, name="up")())
+        if config.gated_mlp:
+            gate = Affine(config, width, neurons, bias, name="gate")()
+            h = activate(config.activation, affine("btm,mf->btf", x, gate)) * h
+        else:
+            h = activate(config.activation, h)
+        down = Affine(config, neurons, width, bias, name="down")()
+        return affine("btf,fm->btm", gated(h, control.neurons, control.neurons_edit), down), h
+
+
+def rotate(x: jax.Array, angles: Any) -> jax.Array:
+    """Rotary positions (Su et al. 2021, arXiv 2104.09864), half-split layout; `None` leaves x.
+
+    Example:
+      >>> rotate(jnp.array([[[[1.0, 0.0]]]]), jnp.array([[[jnp.pi / 2]]])).round().tolist()
+      [[[[-0.0, 1.0]]]]
+    """
+    if angles is None:
+        return x
+    cos, sin = jnp.cos(angles)[:, :, None], jnp.sin(angles)[:, :, None]
+    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
