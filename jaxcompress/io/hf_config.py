@@ -1,0 +1,306 @@
+"""`config.json` to `ModelConfig` and back; a key that is not understood is refused, by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from jaxcompress import check
+from jaxcompress.models.config import ModelConfig, RopeScaling
+
+__all__ = ["from_hf", "to_hf"]
+
+_ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+}
+_TO_HF_ACTIVATION = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu", "silu": "silu"}
+
+# Keys that cannot change the logits of an inference forward.
+# fmt: off
+_HARMLESS = {
+    "_name_or_path", "_attn_implementation_autoset", "architectures", "attention_dropout",
+    "attention_probs_dropout_prob", "attn_pdrop", "bos_token_id", "chunk_size_feed_forward",
+    "classifier_dropout", "cls_token_id", "dropout", "dtype", "embd_pdrop", "eos_token_id",
+    "finetuning_task", "gradient_checkpointing", "hidden_dropout_prob", "id2label",
+    "initializer_range", "label2id", "model_type", "n_ctx", "output_attentions",
+    "output_hidden_states", "output_past", "pad_token_id", "problem_type", "qa_dropout",
+    "resid_pdrop", "return_dict", "sep_token_id", "seq_classif_dropout", "sinusoidal_pos_embds",
+    "summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type",
+    "summary_use_proj", "task_specific_params", "tokenizer_class", "torch_dtype",
+    "transformers_version", "unk_token_id", "use_cache",
+}
+# fmt: on
+# Keys that could, and the only values under which the forward here is the right one.
+_FIXED: dict[str, tuple[Any, ...]] = {
+    "add_cross_attention": (False,),
+    "is_decoder": (False,),
+    "is_encoder_decoder": (False,),
+    "position_embedding_type": ("absolute",),
+    "pretraining_tp": (1,),
+    "pruned_heads": ({}, None),
+    "reorder_and_upcast_attn": (False,),  # only the order of a float16 product
+    "scale_attn_by_inverse_layer_idx": (False,),
+    "scale_attn_weights": (True,),
+}
+
+
+class _Family(NamedTuple):
+    keys: dict[str, str]  # ours -> Hugging Face's
+    fixed: dict[str, Any]  # what the family never varies
+    architecture: str
+
+
+_FAMILIES: dict[str, _Family] = {
+    "gpt2": _Family(
+        {
+            "layers": "n_layer",
+            "heads": "n_head",
+            "width": "n_embd",
+            "neurons": "n_inner",
+            "vocab": "vocab_size",
+            "context": "n_positions",
+            "activation": "activation_function",
+            "norm_eps": "layer_norm_epsilon",
+            "tied": "tie_word_embeddings",
+        },
+        {},
+        "GPT2LMHeadModel",
+    ),
+    "llama": _Family(
+        {
+            "layers": "num_hidden_layers",
+            "heads": "num_attention_heads",
+            "kv_heads": "num_key_value_heads",
+            "head_dim": "head_dim",
+            "width": "hidden_size",
+            "neurons": "intermediate_size",
+            "vocab": "vocab_size",
+            "context": "max_position_embeddings",
+            "activation": "hidden_act",
+            "norm_eps": "rms_norm_eps",
+            "tied": "tie_word_embeddings",
+            "qkv_bias": "attention_bias",
+            "mlp_bias": "mlp_bias",
+        },
+        {"norm": "rmsnorm", "gated_mlp": True, "positions": "rope"},
+        "LlamaForCausalLM",
+    ),
+    "bert": _Family(
+        {
+            "layers": "num_hidden_layers",
+            "heads": "num_attention_heads",
+            "width": "hidden_size",
+            "neurons": "intermediate_size",
+            "vocab": "vocab_size",
+            "context": "max_position_embeddings",
+            "activation": "hidden_act",
+            "norm_eps": "layer_norm_eps",
+            "tied": "tie_word_embeddings",
+            "token_types": "type_vocab_size",
+        },
+        {"post_norm": True, "final_norm": False, "causal": False, "embed_norm": True},
+        "BertForMaskedLM",
+    ),
+    "distilbert": _Family(
+        {
+            "layers": "n_layers",
+            "heads": "n_heads",
+            "width": "dim",
+            "neurons": "hidden_dim",
+            "vocab": "vocab_size",
+            "context": "max_position_embeddings",
+            "activation": "activation",
+            "tied": "tie_word_embeddings",
+        },
+        {
+            "post_norm": True,
+            "final_norm": False,
+            "causal": False,
+            "embed_norm": True,
+            "norm_eps": 1e-12,
+        },
+        "DistilBertForMaskedLM",
+    ),
+}
+# What transformers assumes where config.json is silent.
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "gpt2": {
+        "n_inner": None,
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": 1e-5,
+        "tie_word_embeddings": True,
+    },
+    "llama": {
+        "num_key_value_heads": None,
+        "head_dim": None,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": False,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "max_position_embeddings": 2048,
+    },
+    "bert": {
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-12,
+        "tie_word_embeddings": True,
+        "type_vocab_size": 2,
+        "max_position_embeddings": 512,
+    },
+    "distilbert": {
+        "activation": "gelu",
+        "tie_word_embeddings": True,
+        "max_position_embeddings": 512,
+    },
+}
+
+
+def from_hf(raw: Mapping[str, Any], where: str = "config.json") -> ModelConfig:
+    """Reads the contents of a `config.json`.
+
+    Args:
+      raw: the parsed JSON.
+      where: the file, for messages.
+
+    Returns:
+      The configuration, with the language-model head of its family.
+
+    Raises:
+      ValueError: for an architecture, a key or a value that is not implemented, naming it.
+
+    Example:
+      >>> raw = {"model_type": "gpt2", "n_layer": 2, "n_head": 2, "n_embd": 8, "n_positions": 16,
+      ...        "vocab_size": 11}
+      >>> from_hf(raw).neurons
+      32
+    """
+    name = raw.get("model_type")
+    if name not in _FAMILIES:
+        raise check.fail(f"{where}: model_type", f"one of {sorted(_FAMILIES)}", repr(name))
+    family = _FAMILIES[name]
+    _refuse_unknown(raw, name, where)
+    values = _DEFAULTS[name] | {k: v for k, v in raw.items() if k in family.keys.values()}
+    fields: dict[str, Any] = {"family": name, "kv_heads": None, "head_dim": None} | family.fixed
+    for ours, theirs in family.keys.items():
+        if theirs not in values:
+            raise check.fail(f"{where}: {theirs}", "a value", "no such key")
+        fields[ours] = values[theirs]
+    activation = check.known(f"{where}: activation", fields["activation"], _ACTIVATIONS)
+    fields["activation"] = _ACTIVATIONS[activation]
+    fields["kv_heads"] = fields["kv_heads"] or fields["heads"]
+    fields["neurons"] = fields["neurons"] or 4 * fields["width"]
+    if fields["head_dim"] is None:
+        if fields["width"] % fields["heads"]:
+            got = f"{fields['width']} over {fields['heads']}"
+            raise check.fail(f"{where}: width", "a multiple of the number of heads", got)
+        fields["head_dim"] = fields["width"] // fields["heads"]
+    if name == "llama":
+        fields["output_bias"] = fields["qkv_bias"]
+        fields |= _read_rope(raw, where)
+    if name in ("bert", "distilbert"):
+        fields |= {"head": "masked_lm", "unembed_bias": True}
+    return ModelConfig(**fields)
+
+
+def _refuse_unknown(raw: Mapping[str, Any], name: str, where: str) -> None:
+    rope = {"rope_theta", "rope_scaling", "rope_parameters"} if name == "llama" else set()
+    known = _HARMLESS | set(_FIXED) | rope | set(_FAMILIES[name].keys.values())
+    unknown = sorted(set(raw) - known)
+    if unknown:
+        raise check.fail(where, f"keys that are implemented for {name}", ", ".join(unknown))
+    for key, allowed in _FIXED.items():
+        if key in raw and raw[key] not in allowed:
+            raise check.fail(f"{where}: {key}", repr(allowed[0]), repr(raw[key]))
+
+
+def _read_rope(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
+    # Version 5 of transformers has rope_parameters, version 4 had rope_theta and rope_scaling.
+    rope = dict(raw.get("rope_parameters") or raw.get("rope_scaling") or {})
+    theta = float(rope.pop("rope_theta", raw.get("rope_theta", 10000.0)))
+    kind = rope.pop("rope_type", rope.pop("type", "default"))
+    rope.pop("type", None)
+    if kind == "default":
+        scaling = None
+    elif kind == "llama3":
+        names = {
+            "factor": "factor",
+            "low_freq_factor": "low_freq_factor",
+            "high_freq_factor": "high_freq_factor",
+            "original": "original_max_position_embeddings",
+        }
+        missing = [theirs for theirs in names.values() if theirs not in rope]
+        if missing:
+            raise check.fail(f"{where}: rope_scaling", ", ".join(missing), "no such keys")
+        scaling = RopeScaling(**{ours: rope.pop(theirs) for ours, theirs in names.items()})
+    else:
+        raise check.fail(f"{where}: rope_type", "'default' or 'llama3'", repr(kind))
+    if rope:
+        raise check.fail(f"{where}: rope_scaling", "only keys that are implemented", sorted(rope))
+    return {"rope_theta": theta, "rope_scaling": scaling}
+
+
+def to_hf(config: ModelConfig, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The `config.json` with which stock transformers loads the same model.
+
+    Args:
+      config: of the model.
+      extra: keys to add, such as token ids.
+
+    Raises:
+      ValueError: if no stock configuration describes the model, naming the constraint.
+
+    Example:
+      >>> raw = {"model_type": "gpt2", "n_layer": 2, "n_head": 2, "n_embd": 8, "n_positions": 16,
+      ...        "vocab_size": 11}
+      >>> to_hf(from_hf(raw))["architectures"]
+      ['GPT2LMHeadModel']
+    """
+    if config.family not in _FAMILIES:
+        raise check.fail("config.family", f"one of {sorted(_FAMILIES)}", repr(config.family))
+    if config.sizes is not None:
+        raise check.fail("config.sizes", "layers of one size", "layers that differ")
+    family = _FAMILIES[config.family]
+    raw: dict[str, Any] = {"model_type": config.family, "architectures": [family.architecture]}
+    for ours, theirs in family.keys.items():
+        raw[theirs] = getattr(config, ours)
+    activation = family.keys["activation"]
+    raw[activation] = _TO_HF_ACTIVATION[config.activation]
+    if config.family == "llama":
+        raw["rope_parameters"] = _write_rope(config)
+    if config.family == "bert" and config.head == "none":
+        raw["architectures"] = ["BertModel"]
+    if config.family == "distilbert" and config.head == "none":
+        raw["architectures"] = ["DistilBertModel"]
+    head = {} if config.head != "none" else {"head": "none", "unembed_bias": False}
+    free = {"dtype": config.dtype, "scan": config.scan, "pooler": config.pooler} | head
+    # Reading back must give the same model: whatever the keys cannot say is a constraint violated.
+    back = dataclasses.replace(from_hf(raw), **free)
+    differ = [
+        f"{f.name}={getattr(config, f.name)!r} (it can only be {getattr(back, f.name)!r})"
+        for f in dataclasses.fields(config)
+        if getattr(config, f.name) != getattr(back, f.name)
+    ]
+    if differ:
+        expected = f"what stock transformers can express for {config.family}"
+        raise check.fail("config", expected, "; ".join(differ))
+    return raw | dict(extra or {})
+
+
+def _write_rope(config: ModelConfig) -> dict[str, Any]:
+    rope: dict[str, Any] = {"rope_theta": config.rope_theta, "rope_type": "default"}
+    if config.rope_scaling is not None:
+        scaling = config.rope_scaling
+        rope |= {
+            "rope_type": "llama3",
+            "factor": scaling.factor,
+            "low_freq_factor": scaling.low_freq_factor,
+            "high_freq_factor": scaling.high_freq_factor,
+            "original_max_position_embeddings": scaling.original,
+        }
+    return rope

@@ -1,0 +1,166 @@
+"""Where each Hugging Face tensor goes: one table per family, read in both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from jaxcompress.models.config import ModelConfig
+
+__all__ = ["BASES", "Slot", "ignored", "slots"]
+
+BASES = ("transformer.", "model.", "bert.", "distilbert.")
+"""Prefixes that a checkpoint of the bare encoder or decoder lacks."""
+
+
+class Slot(NamedTuple):
+    """One tensor of a checkpoint and the parameters it holds.
+
+    Attributes:
+      name: Hugging Face's, with `{l}` for the layer.
+      paths: ours; several if the tensor is a concatenation along its output axis.
+      transposed: whether it is stored (out, in), as `torch.nn.Linear` does.
+      inputs: how many of our leading axes are flattened into its input axis; 0 for a vector.
+    """
+
+    name: str
+    paths: tuple[str, ...]
+    transposed: bool = False
+    inputs: int = 0
+
+    @property
+    def layered(self) -> bool:
+        """Whether there is one such tensor for every layer."""
+        return "{l}" in self.name
+
+
+def _affine(name: str, *paths: str, bias: bool, inputs: int = 1, conv: bool = False) -> list[Slot]:
+    found = [Slot(f"{name}.weight", tuple(f"{p}/kernel" for p in paths), not conv, inputs)]
+    if bias:
+        found.append(Slot(f"{name}.bias", tuple(f"{p}/bias" for p in paths)))
+    return found
+
+
+def _norm(name: str, path: str, bias: bool = True) -> list[Slot]:
+    found = [Slot(f"{name}.weight", (f"{path}/scale",))]
+    return [*found, Slot(f"{name}.bias", (f"{path}/bias",))] if bias else found
+
+
+def _gpt2(config: ModelConfig) -> Iterator[Slot]:
+    block, ours = "transformer.h.{l}", "blocks"
+    yield Slot("transformer.wte.weight", ("embed/tokens",), inputs=1)
+    yield Slot("transformer.wpe.weight", ("embed/positions",), inputs=1)
+    yield from _norm(f"{block}.ln_1", f"{ours}/attn_norm")
+    qkv = [f"{ours}/attn/{part}" for part in ("query", "key", "value")]
+    yield from _affine(f"{block}.attn.c_attn", *qkv, bias=True, conv=True)
+    yield from _affine(
+        f"{block}.attn.c_proj", f"{ours}/attn/output", bias=True, inputs=2, conv=True
+    )
+    yield from _norm(f"{block}.ln_2", f"{ours}/mlp_norm")
+    yield from _affine(f"{block}.mlp.c_fc", f"{ours}/mlp/up", bias=True, conv=True)
+    yield from _affine(f"{block}.mlp.c_proj", f"{ours}/mlp/down", bias=True, conv=True)
+    yield from _norm("transformer.ln_f", "head/final_norm")
+    if not config.tied:
+        yield from _affine("lm_head", "head", bias=False)
+
+
+def _llama(config: ModelConfig) -> Iterator[Slot]:
+    block, ours = "model.layers.{l}", "blocks"
+    bias = config.qkv_bias
+    yield Slot("model.embed_tokens.weight", ("embed/tokens",), inputs=1)
+    yield from _norm(f"{block}.input_layernorm", f"{ours}/attn_norm", bias=False)
+    for theirs, part in (("q_proj", "query"), ("k_proj", "key"), ("v_proj", "value")):
+        yield from _affine(f"{block}.self_attn.{theirs}", f"{ours}/attn/{part}", bias=bias)
+    output = f"{ours}/attn/output"
+    yield from _affine(f"{block}.self_attn.o_proj", output, bias=config.output_bias, inputs=2)
+    yield from _norm(f"{block}.post_attention_layernorm", f"{ours}/mlp_norm", bias=False)
+    for part in ("gate", "up", "down"):
+        yield from _affine(f"{block}.mlp.{part}_proj", f"{ours}/mlp/{part}", bias=config.mlp_bias)
+    yield from _norm("model.norm", "head/final_norm", bias=False)
+    if not config.tied:
+        yield from _affine("lm_head", "head", bias=False)
+
+
+def _bert(config: ModelConfig) -> Iterator[Slot]:
+    base = "bert." if config.head == "masked_lm" else ""
+    block, ours = f"{base}encoder.layer.{{l}}", "blocks"
+    for name in ("word", "position", "token_type"):
+        ending = {"word": "tokens", "position": "positions", "token_type": "types"}[name]
+        yield Slot(f"{base}embeddings.{name}_embeddings.weight", (f"embed/{ending}",), inputs=1)
+    yield from _norm(f"{base}embeddings.LayerNorm", "embed/norm")
+    for part in ("query", "key", "value"):
+        yield from _affine(f"{block}.attention.self.{part}", f"{ours}/attn/{part}", bias=True)
+    output = f"{block}.attention.output"
+    yield from _affine(f"{output}.dense", f"{ours}/attn/output", bias=True, inputs=2)
+    yield from _norm(f"{output}.LayerNorm", f"{ours}/attn_norm")
+    yield from _affine(f"{block}.intermediate.dense", f"{ours}/mlp/up", bias=True)
+    yield from _affine(f"{block}.output.dense", f"{ours}/mlp/down", bias=True)
+    yield from _norm(f"{block}.output.LayerNorm", f"{ours}/mlp_norm")
+    if config.pooler:
+        yield from _affine(f"{base}pooler.dense", "pooler", bias=True)
+    if config.head == "masked_lm":
+        yield from _affine("cls.predictions.transform.dense", "head/transform", bias=True)
+        yield from _norm("cls.predictions.transform.LayerNorm", "head/transform_norm")
+        yield Slot("cls.predictions.bias", ("head/bias",))
+        if not config.tied:
+            yield from _affine("cls.predictions.decoder", "head", bias=False)
+
+
+def _distilbert(config: ModelConfig) -> Iterator[Slot]:
+    base = "distilbert." if config.head == "masked_lm" else ""
+    block, ours = f"{base}transformer.layer.{{l}}", "blocks"
+    for name, ending in (("word", "tokens"), ("position", "positions")):
+        yield Slot(f"{base}embeddings.{name}_embeddings.weight", (f"embed/{ending}",), inputs=1)
+    yield from _norm(f"{base}embeddings.LayerNorm", "embed/norm")
+    for theirs, part in (("q_lin", "query"), ("k_lin", "key"), ("v_lin", "value")):
+        yield from _affine(f"{block}.attention.{theirs}", f"{ours}/attn/{part}", bias=True)
+    yield from _affine(f"{block}.attention.out_lin", f"{ours}/attn/output", bias=True, inputs=2)
+    yield from _norm(f"{block}.sa_layer_norm", f"{ours}/attn_norm")
+    yield from _affine(f"{block}.ffn.lin1", f"{ours}/mlp/up", bias=True)
+    yield from _affine(f"{block}.ffn.lin2", f"{ours}/mlp/down", bias=True)
+    yield from _norm(f"{block}.output_layer_norm", f"{ours}/mlp_norm")
+    if config.head == "masked_lm":
+        yield from _affine("vocab_transform", "head/transform", bias=True)
+        yield from _norm("vocab_layer_norm", "head/transform_norm")
+        yield Slot("vocab_projector.bias", ("head/bias",))
+        if not config.tied:
+            yield from _affine("vocab_projector", "head", bias=False)
+
+
+_FAMILIES = {"gpt2": _gpt2, "llama": _llama, "bert": _bert, "distilbert": _distilbert}
+
+# Buffers and the heads of other tasks that ship in the same files; they do not reach the logits.
+_IGNORED = {
+    "gpt2": (r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias",),
+    "llama": (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq", r"rotary_emb\.inv_freq"),
+    "bert": (
+        r"(bert\.)?embeddings\.position_ids",
+        r"cls\.seq_relationship\.(weight|bias)",
+        r"cls\.predictions\.decoder\.bias",  # the same tensor as cls.predictions.bias
+    ),
+    "distilbert": (r"(distilbert\.)?embeddings\.position_ids",),
+}
+
+
+def slots(config: ModelConfig) -> list[Slot]:
+    """All tensors of a checkpoint of this configuration.
+
+    Example:
+      >>> config = ModelConfig(family="gpt2", layers=2, heads=2, kv_heads=2, head_dim=4, width=8,
+      ...                      neurons=16, vocab=11, context=5)
+      >>> [slot.name for slot in slots(config)][:3]
+      ['transformer.wte.weight', 'transformer.wpe.weight', 'transformer.h.{l}.ln_1.weight']
+    """
+    return list(_FAMILIES[config.family](config))
+
+
+def ignored(config: ModelConfig) -> tuple[str, ...]:
+    """Patterns of tensor names that may be left unread.
+
+    Example:
+      >>> config = ModelConfig(family="gpt2", layers=2, heads=2, kv_heads=2, head_dim=4, width=8,
+      ...                      neurons=16, vocab=11, context=5)
+      >>> len(ignored(config))
+      1
+    """
+    return _IGNORED[config.family]
