@@ -1,0 +1,46 @@
+"""What is measured: clean and corrupted prompts with right and wrong answers, and metrics.
+
+Add a family: a module with a pure `pairs(count, rng, *, ...) -> tuple[TextPair, ...]`, a line in
+`registry.py`, a test. Tokenising, filtering and padding are done for all families in `encoding.py`.
+"""
+
+from jaxcompress.tasks import facts, greater_than, induction, ioi, sequences, words
+from jaxcompress.tasks.encoding import encode
+from jaxcompress.tasks.metrics import (
+    METRICS,
+    Metric,
+    accuracy,
+    get_metric,
+    kl,
+    logit_difference,
+    probability,
+    probability_difference,
+)
+from jaxcompress.tasks.pairs import TextPair
+from jaxcompress.tasks.prompts import Prompts
+from jaxcompress.tasks.registry import NAMES, get, texts
+from jaxcompress.tasks.tokens import Tokenizer
+
+__all__ = [
+    "METRICS",
+    "NAMES",
+    "Metric",
+    "Prompts",
+    "TextPair",
+    "Tokenizer",
+    "accuracy",
+    "encode",
+    "facts",
+    "get",
+    "get_metric",
+    "greater_than",
+    "induction",
+    "ioi",
+    "kl",
+    "logit_difference",
+    "probability",
+    "probability_difference",
+    "sequences",
+    "texts",
+    "words",
+]

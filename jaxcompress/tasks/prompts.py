@@ -1,0 +1,85 @@
+"""What a task hands to a measurement: pairs of clean and corrupted prompts with their answers."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcompress import check
+
+__all__ = ["Prompts"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Prompts:
+    """A batch of prompts, each with a corrupted twin of the same length and its answers.
+
+    Attributes:
+      tokens: (batch, position) int32, the clean prompts, padded.
+      corrupted: (batch, position) int32, the same prompts with the deciding facts changed; token by
+        token aligned with `tokens`.
+      attention_mask: (batch, position) int32, 1 on real tokens of both versions, 0 on padding.
+      answer_position: (batch,) int32, where the answer is predicted (the last prompt token of a
+        causal model, the mask token of a masked one).
+      correct: (batch, answer) int32, right answer tokens, padded with -1 where a row has fewer.
+      wrong: (batch, answer) int32, wrong answer tokens, likewise.
+    """
+
+    tokens: Any
+    corrupted: Any
+    attention_mask: Any
+    answer_position: Any
+    correct: Any
+    wrong: Any
+
+    def __len__(self) -> int:
+        return self.tokens.shape[0]
+
+    def __getitem__(self, rows: slice | Any) -> Prompts:
+        """The prompts of some rows: a slice or an index array."""
+        return jax.tree.map(lambda leaf: leaf[rows], self)
+
+    def validate(self, vocab: int | None = None, context: int | None = None) -> Prompts:
+        """Raises `ValueError` on anything a forward would silently accept; returns itself.
+
+        Args:
+          vocab: size of the model's vocabulary, if token ids are to be checked against it.
+          context: longest prompt the model takes, in tokens.
+        """
+        if np.ndim(self.tokens) != 2:
+            raise check.fail("prompts.tokens", "shape (batch, position)", np.shape(self.tokens))
+        batch, length = np.shape(self.tokens)
+        check.shape("prompts.corrupted", self.corrupted, [(batch, length)])
+        check.shape("prompts.attention_mask", self.attention_mask, [(batch, length)])
+        check.shape("prompts.answer_position", self.answer_position, [(batch,)])
+        for name in ("correct", "wrong"):
+            value = np.asarray(getattr(self, name))
+            if value.ndim != 2 or value.shape[0] != batch:
+                raise check.fail(f"prompts.{name}", f"shape ({batch}, answers)", value.shape)
+            if (value.max(axis=1) < 0).any():
+                raise check.fail(f"prompts.{name}", "an answer in every row", "a row of -1 only")
+        if batch == 0:
+            raise check.fail("prompts", "at least one prompt", "none")
+        self._validate_values(vocab, context)
+        return self
+
+    def _validate_values(self, vocab: int | None, context: int | None) -> None:
+        batch, length = self.tokens.shape
+        if context is not None and length > context:
+            raise check.fail("prompts.tokens", f"at most {context} positions", length)
+        position = np.asarray(self.answer_position)
+        if position.min() < 0 or position.max() >= length:
+            raise check.fail("prompts.answer_position", f"in [0, {length})", position)
+        if not np.asarray(self.attention_mask)[np.arange(batch), position].all():
+            raise check.fail("prompts.answer_position", "a real token in every row", "padding")
+        if vocab is None:
+            return
+        for name in ("tokens", "corrupted", "correct", "wrong"):
+            value = np.asarray(getattr(self, name))
+            if value.max() >= vocab or value.min() < (-1 if name in ("correct", "wrong") else 0):
+                got = f"{value.min()}..{value.max()}"
+                raise check.fail(f"prompts.{name}", f"token ids below {vocab}", got)

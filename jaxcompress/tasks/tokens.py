@@ -1,0 +1,113 @@
+"""What is asked of a tokenizer: a Hugging Face one, or anything that can be called like it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Protocol, runtime_checkable
+
+__all__ = ["Reader", "Tokenizer", "ordinary_ids", "prompt_ids", "reader", "show"]
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """`tokenizer(text)["input_ids"]` is a list of ids, special tokens included.
+
+    Read if present: `mask_token` and `mask_token_id` (a masked language model), `bos_token_id`,
+    `cls_token_id`, `eos_token_id`, `pad_token_id`, `unk_token_id`, `all_special_ids`,
+    `convert_ids_to_tokens`, and `len(tokenizer)` or `vocab_size`.
+    """
+
+    def __call__(self, text: str) -> Any: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """A tokenizer and what is asked of it again and again (in `transformers` each asking is slow).
+
+    Attributes:
+      tokenizer: the tokenizer.
+      mask: its mask token, `None` for a causal model.
+      mask_id: the id of that.
+      unknown: the id of words it does not know, `None` if it has none for just that.
+      padding: the id to fill up with: padding, else end of text, else 0; it is masked anyway.
+      trailing: special ids that are taken off the end of a causal prompt.
+    """
+
+    tokenizer: Tokenizer
+    mask: str | None
+    mask_id: int | None
+    unknown: int | None
+    padding: int
+    trailing: frozenset[int]
+
+
+def reader(tokenizer: Tokenizer) -> Reader:
+    """Asks a tokenizer what `Reader` keeps.
+
+    Example:
+      >>> reader(lambda text: {"input_ids": [ord(letter) for letter in text]}).padding
+      0
+    """
+    names = ("bos", "eos", "pad", "cls", "sep", "mask", "unk")
+    ids = {name: getattr(tokenizer, f"{name}_token_id", None) for name in names}
+    unknown = ids.pop("unk")
+    # GPT-2 calls its end-of-text token the unknown one too; byte-level text never gives that.
+    unknown = None if unknown in ids.values() else unknown
+    mask = getattr(tokenizer, "mask_token", None)
+    special = frozenset(getattr(tokenizer, "all_special_ids", ())) - {unknown}
+    return Reader(
+        tokenizer=tokenizer,
+        mask=mask,
+        mask_id=ids["mask"],
+        unknown=unknown,
+        padding=next(i for i in (ids["pad"], ids["eos"], 0) if i is not None),
+        trailing=special if mask is None else frozenset(),
+    )
+
+
+def prompt_ids(reader: Reader, text: str) -> list[int]:
+    """The ids of a text that a model is to continue, or to fill in at its mask.
+
+    A causal prompt loses the special tokens some tokenizers put after it: a model that has seen the
+    end of the text has nothing left to predict.
+
+    Example:
+      >>> prompt_ids(reader(lambda text: {"input_ids": [ord(letter) for letter in text]}), "ab")
+      [97, 98]
+    """
+    ids = [int(token) for token in reader.tokenizer(text)["input_ids"]]
+    while len(ids) > 1 and ids[-1] in reader.trailing:
+        ids.pop()
+    return ids
+
+
+def ordinary_ids(tokenizer: Tokenizer) -> list[int]:
+    """The ids of the vocabulary that stand for text: not special, not reserved ("[unused7]").
+
+    Example:
+      >>> class Bits:
+      ...     vocab_size, all_special_ids = 3, [0]
+      ...     def __call__(self, text): return {"input_ids": [1 + int(bit) for bit in text]}
+      >>> ordinary_ids(Bits())
+      [1, 2]
+    """
+    size = len(tokenizer) if hasattr(tokenizer, "__len__") else tokenizer.vocab_size
+    special = set(getattr(tokenizer, "all_special_ids", ()))
+    ids = [token for token in range(size) if token not in special]
+    if not hasattr(tokenizer, "convert_ids_to_tokens"):
+        return ids
+    texts = tokenizer.convert_ids_to_tokens(ids)
+    # A hole in the vocabulary has no text at all.
+    return [i for i, t in zip(ids, texts, strict=True) if t and not t.startswith("[unused")]
+
+
+def show(tokenizer: Tokenizer, ids: list[int]) -> str:
+    """How ids read in an error message: their pieces, or the numbers.
+
+    Example:
+      >>> show(lambda text: {"input_ids": []}, [1, 2])
+      '1 2'
+    """
+    if hasattr(tokenizer, "convert_ids_to_tokens"):
+        return " ".join(repr(piece) for piece in tokenizer.convert_ids_to_tokens(ids))
+    return " ".join(str(token) for token in ids)
