@@ -1,4 +1,4 @@
-"""Errors at the door: one `ValueError` that names the argument, what it must be and what arrived."""
+"""Errors at the door: a `ValueError` that names the argument, what it must be, what arrived."""
 
 from __future__ import annotations
 

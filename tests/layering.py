@@ -259,7 +259,9 @@ def deepest(sources: Sources) -> list[str]:
         longest = max((below(target) for target in sorted(graph[module])), key=len, default=())
         return longest if module.endswith("__init__") else (module, *longest)
 
-    return list(max((below(module) for module in graph), key=len, default=()))
+    # `__main__` is the process's way in, not a step of the structure: nothing can import it.
+    modules = [module for module in graph if not module.endswith("__main__")]
+    return list(max((below(module) for module in modules), key=len, default=()))
 
 
 def depth(sources: Sources) -> list[str]:

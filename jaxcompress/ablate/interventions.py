@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -167,13 +168,19 @@ def replacements(
         return None
     if kind == "resample":
         return Edits(**taps)
+    mask = prompts.attention_mask
+    return Edits(**_means(dict(taps), None if mask is None else jnp.asarray(mask), pooled))
+
+
+@functools.partial(jax.jit, static_argnames="pooled")
+def _means(taps: dict[str, jax.Array], mask: Any, pooled: bool) -> dict[str, jax.Array]:
+    """Means of (layer, batch, position, ...) over the batch, or over positions too."""
     axes = (1, 2) if pooled else (1,)
 
     def mean(x: jax.Array) -> jax.Array:
-        mask = prompts.attention_mask
-        mask = jnp.ones(x.shape[1:3]) if mask is None else mask.astype(jnp.float32)
-        mask = mask.reshape(1, *mask.shape, *(1,) * (x.ndim - 3))
-        total = (x * mask).sum(axis=axes, keepdims=True)
-        return total / jnp.maximum(mask.sum(axis=axes, keepdims=True), 1)
+        real = jnp.ones(x.shape[1:3]) if mask is None else mask.astype(jnp.float32)
+        real = real.reshape(1, *real.shape, *(1,) * (x.ndim - 3))
+        total = (x * real).sum(axis=axes, keepdims=True)
+        return total / jnp.maximum(real.sum(axis=axes, keepdims=True), 1)
 
-    return Edits(**{name: mean(tap) for name, tap in taps.items()})
+    return {name: mean(tap) for name, tap in taps.items()}

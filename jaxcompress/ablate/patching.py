@@ -13,18 +13,11 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxcompress import check
+from jaxcompress.ablate.forward import Base, run, start
 from jaxcompress.ablate.interventions import Components, components, replacements
-from jaxcompress.ablate.sweep import (
-    Effects,
-    at_answer,
-    checked,
-    chunk_size,
-    measure,
-    narrowed,
-    run,
-)
+from jaxcompress.ablate.sweep import Effects, check_batching, chunk_size, measure
 from jaxcompress.models.gates import Gates
-from jaxcompress.tasks.metrics import Metric, get_metric, logit_difference
+from jaxcompress.tasks.metrics import Metric, get_metric
 from jaxcompress.tasks.prompts import Prompts
 
 __all__ = ["patch"]
@@ -80,19 +73,24 @@ def patch(
       >>> patch(model, prompts).per_example.shape
       (2, 5, 3)
     """
-    prompts = checked(model.config, prompts)
+    metric = get_metric(metric)
     check.known("direction", direction, ("denoise", "noise"))
+    check_batching(chunk, devices)
+    if over == "resid" and not hasattr(model, "resume"):
+        expected = "a model with `resume`, to patch its residual stream"
+        raise check.fail("model", expected, "only apply")
     if direction == "denoise":
         prompts = dataclasses.replace(prompts, tokens=prompts.corrupted, corrupted=prompts.tokens)
+    base = start(model, prompts, metric)
+    settings: dict[str, Any] = {"chunk": chunk, "devices": devices, "progress": progress}
     if over == "resid":
-        return _patch_resid(model, prompts, get_metric(metric), chunk, devices, progress)
+        return _patch_resid(model, base, metric, **settings)
     items = components(model.config, over)
+    source = run(model, base.prompts, tokens=base.prompts.corrupted, taps=items.fields).taps
+    edits = replacements(source, "resample", base.prompts)
     if per_position:
-        items = _at_positions(items, prompts)
-    source = run(model, prompts, tokens=prompts.corrupted, taps=items.fields).taps
-    edits = replacements({name: source[name] for name in items.fields}, "resample", prompts)
-    options: dict[str, Any] = {"chunk": chunk, "devices": devices, "progress": progress}
-    return measure(model, prompts, items, edits, metric=metric, **options)
+        items = _at_positions(items, base.prompts)
+    return measure(model, base, items, edits, metric=metric, **settings)
 
 
 def _at_positions(items: Components, prompts: Prompts) -> Components:
@@ -120,39 +118,38 @@ def _at_positions(items: Components, prompts: Prompts) -> Components:
 
 def _patch_resid(
     model: Any,
-    prompts: Prompts,
+    base: Base,
     metric: Metric,
     chunk: int | None,
     devices: Sequence[Any] | None,
     progress: bool | None,
 ) -> Effects:
     """All (layer, position) cells; in a causal model only what comes after the cell is run."""
-    if not hasattr(model, "resume"):
-        raise check.fail(
-            "model", "a model with `resume`, to patch its residual stream", "only apply"
-        )
-    config, (batch, length) = model.config, prompts.tokens.shape
-    view, tokens = narrowed(prompts) if metric is logit_difference else (prompts, None)
-    base = run(model, prompts, taps=("resid",), answer_tokens=tokens)
+    config, prompts = model.config, base.prompts
+    batch, length = prompts.tokens.shape
     source = run(model, prompts, tokens=prompts.corrupted, taps=("resid",)).taps["resid"]
-    logits = at_answer(base.logits, prompts)
-    clean = metric(logits, view, logits)
     values = np.zeros((config.layers, length, batch), np.float32)
-    jobs = _blocks(length, config.causal, chunk or chunk_size(config, prompts), len(devices or [0]))
-    options = {"disable": None if progress is None else not progress, "delay": 1}
-    with tqdm(total=values[..., 0].size, desc="patch", unit="cell", **options) as bar:
+    budget = chunk_size(config, prompts) if chunk is None else chunk
+    jobs = _blocks(length, config.causal, budget, len(devices or [0]))
+    bar = tqdm(
+        total=config.layers * length,
+        desc="patch",
+        unit="cell",
+        delay=1,
+        disable=None if progress is None else not progress,
+    )
+    with bar:
         for layer in range(config.layers):
-            fixed = layer if layer == config.layers - 1 or not config.stacked else None
-            for start, places in jobs:
+            fixed = None if config.stacked else layer
+            for first, places in jobs:
                 out = _cells(
-                    model.params, base.taps["resid"], source, layer, _placed(places, devices),
-                    prompts, view, tokens, logits, clean, resume=model.resume, metric=metric,
-                    fixed=fixed, start=start,
+                    model.params, base, source, layer, _placed(places, devices),
+                    resume=model.resume, metric=metric, fixed=fixed, first=first,
                 )  # fmt: skip
                 real = places < length
-                values[layer, places[real]] = np.asarray(out - clean[None])[real]
+                values[layer, places[real]] = np.asarray(out - base.clean[None])[real]
                 bar.update(int(real.sum()))
-    return Effects(jnp.asarray(values), clean)
+    return Effects(jnp.asarray(values), base.clean)
 
 
 def _blocks(length: int, causal: bool, budget: int, parts: int) -> list[tuple[int, np.ndarray]]:
@@ -170,27 +167,25 @@ def _placed(places: np.ndarray, devices: Sequence[Any] | None) -> jax.Array:
     return jax.device_put(places, jax.sharding.NamedSharding(mesh, jax.P("component")))
 
 
-@functools.partial(jax.jit, static_argnames=("resume", "metric", "fixed", "start"))
-def _cells(
-    params, base, source, layer, places, prompts, view, tokens, logits, clean, *, resume, metric,
-    fixed, start,
-):  # fmt: skip
+@functools.partial(jax.jit, static_argnames=("resume", "metric", "fixed", "first"))
+def _cells(params, base, source, layer, places, *, resume, metric, fixed, first):
     """(place, batch) metric with the stream that enters `layer` patched at each place."""
     layer = layer if fixed is None else fixed
+    prompts = base.prompts
     run_on: Callable[..., Any] = functools.partial(
         resume,
         params,
         attention_mask=prompts.attention_mask,
         # Answers before the block cannot change; they are computed at its start and not used.
-        answer_position=jnp.maximum(prompts.answer_position, start),
-        answer_tokens=tokens,
-        prefix=base[:, :, :start] if start else None,
+        answer_position=jnp.maximum(prompts.answer_position, first),
+        answer_tokens=base.tokens,
+        prefix=base.resid[:, :, :first] if first else None,
     )
 
     def one(place: jax.Array) -> jax.Array:
-        here = (jnp.arange(base.shape[2] - start) + start == place)[None, :, None]
-        x = jnp.where(here, source[layer, :, start:], base[layer, :, start:])
-        out = metric(run_on(x, layer).logits, view, logits)
-        return jnp.where(prompts.answer_position < start, clean, out)
+        here = (jnp.arange(source.shape[2] - first) + first == place)[None, :, None]
+        x = jnp.where(here, source[layer, :, first:], base.resid[layer, :, first:])
+        out = metric(run_on(x, layer).logits, base.view, base.logits)
+        return jnp.where(prompts.answer_position < first, base.clean, out)
 
     return jax.vmap(one)(places)

@@ -20,9 +20,10 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxcompress import check
+from jaxcompress.ablate.forward import Base, at_answer, options, run, start
 from jaxcompress.ablate.interventions import Components, components, replacements
 from jaxcompress.models.gates import Edits, Gates
-from jaxcompress.tasks.metrics import Metric, get_metric, logit_difference
+from jaxcompress.tasks.metrics import Metric, get_metric
 from jaxcompress.tasks.prompts import Prompts
 
 __all__ = ["Effects", "sweep"]
@@ -99,166 +100,109 @@ def sweep(
       Zero, mean and resample ablation as in Wang et al. 2022 (arXiv 2211.00593, section 2.2) and
       Chan et al. 2022 (causal scrubbing).
     """
-    config = model.config
-    prompts = checked(config, prompts)
-    items = components(config, over)
+    metric = get_metric(metric)
+    base = start(model, prompts, metric)
+    items = components(model.config, over)
     edits = None
     if replacement != "zero":
         fields = tuple(name for name in items.fields if name != "width")
-        taps = run(model, prompts, tokens=prompts.corrupted, taps=fields).taps
-        edits = replacements({name: taps[name] for name in fields}, replacement, prompts, pooled)
+        taps = run(model, base.prompts, tokens=base.prompts.corrupted, taps=fields).taps
+        edits = replacements(taps, replacement, base.prompts, pooled)
     return measure(
-        model, prompts, items, edits, metric=metric, chunk=chunk, devices=devices, progress=progress
+        model, base, items, edits, metric=metric, chunk=chunk, devices=devices, progress=progress
     )
 
 
 def measure(
     model: Any,
-    prompts: Prompts,
+    base: Base,
     items: Components,
     edits: Edits | None,
     *,
-    metric: str | Metric,
-    chunk: int | None,
-    devices: Sequence[Any] | None,
-    progress: bool | None,
+    metric: Metric,
+    chunk: int | None = None,
+    devices: Sequence[Any] | None = None,
+    progress: bool | None = None,
 ) -> Effects:
-    """The engine under `sweep` and `patch`: runs `items` over `prompts`, replaced by `edits`."""
-    metric = get_metric(metric)
-    answers_only = metric is logit_difference and hasattr(model, "resume")
-    view, tokens = narrowed(prompts) if answers_only else (prompts, None)
-    shares = hasattr(model, "resume")
-    base = run(model, prompts, taps=("resid",) if shares else (), answer_tokens=tokens)
-    logits = at_answer(base.logits, prompts)
-    clean = metric(logits, view, logits)
-    budget = chunk or chunk_size(model.config, prompts)
-    values = np.full((int(np.prod(items.shape)), len(prompts)), np.nan, np.float32)
+    """The engine under `sweep` and `patch`: what each of `items`, replaced by `edits`, changes.
+
+    Args:
+      model: as in `sweep`.
+      base: the run that is intervened in, from `start`.
+      items: what is taken out.
+      edits: what is put in its place; `None` is zeros.
+      metric: the one that `base` was started with.
+      chunk: as in `sweep`.
+      devices: as in `sweep`.
+      progress: as in `sweep`.
+
+    Example:
+      >>> measure(model, start(model, prompts, metric), components(model.config, "heads"), None,
+      ...         metric=metric)  # doctest: +SKIP
+    """
+    check_batching(chunk, devices)
+    shares = base.resid is not None
+    batch = len(base.prompts)
+    budget = chunk_size(model.config, base.prompts) if chunk is None else chunk
+    values = np.full((int(np.prod(items.shape)), batch), np.nan, np.float32)
     spread = None if devices is None else _spread(devices)
-    jobs = list(_jobs(items, budget, shares, len(devices or [0])))
-    options = {"disable": None if progress is None else not progress, "delay": 1}
-    with tqdm(total=len(items), desc="sweep", unit="component", **options) as bar:
-        for layer, chosen, real in jobs:
+    bar = tqdm(
+        total=len(items),
+        desc="sweep",
+        unit="component",
+        delay=1,
+        disable=None if progress is None else not progress,
+    )
+    with bar:
+        for layer, chosen, real in _jobs(items, budget, shares, len(devices or [0])):
             gates = items.gates(chosen)
             gates = jax.tree.map(jnp.asarray, gates) if spread is None else spread(gates)
             if shares:
-                last = layer == model.config.layers - 1
-                fixed = layer if last or not model.config.stacked else None
+                # Layers of different sizes have no traced index: one program for each.
+                fixed = None if model.config.stacked else layer
+                rest = base._replace(resid=base.resid[layer], taps={})
                 out = _suffix(
-                    model.params, base.taps["resid"][layer], layer, gates, edits, prompts, view,
-                    tokens, logits, resume=model.resume, metric=metric, fixed=fixed,
+                    model.params, rest, layer, gates, edits,
+                    resume=model.resume, metric=metric, fixed=fixed,
                 )  # fmt: skip
             else:
-                out = _whole(
-                    model.params, gates, edits, prompts, logits, apply=model.apply, metric=metric
-                )
-            values[items.where[chosen[:real]]] = np.asarray(out - clean[None])[:real]
+                out = _whole(model.params, base, gates, edits, apply=model.apply, metric=metric)
+            values[items.where[chosen[:real]]] = np.asarray(out - base.clean[None])[:real]
             bar.update(real)
-    return Effects(jnp.asarray(values).reshape(*items.shape, len(prompts)), clean)
+    return Effects(jnp.asarray(values).reshape(*items.shape, batch), base.clean)
 
 
 @functools.partial(jax.jit, static_argnames=("resume", "metric", "fixed"))
-def _suffix(
-    params, resid, layer, gates, edits, prompts, view, tokens, logits, *, resume, metric, fixed
-):
-    """(component, batch) metric of runs from `layer` on; compiled once, and once for the last."""
+def _suffix(params, base, layer, gates, edits, *, resume, metric, fixed):
+    """(component, batch) metric of the runs from `layer` on; compiled once for all layers."""
     layer = layer if fixed is None else fixed
 
     def one(gates: Gates) -> jax.Array:
         out = resume(
             params,
-            resid,
+            base.resid,
             layer,
-            attention_mask=prompts.attention_mask,
+            attention_mask=base.prompts.attention_mask,
             gates=gates,
             edits=edits,
-            answer_position=prompts.answer_position,
-            answer_tokens=tokens,
+            answer_position=base.prompts.answer_position,
+            answer_tokens=base.tokens,
         )
-        return metric(out.logits, view, logits)
+        return metric(out.logits, base.view, base.logits)
 
     return jax.vmap(one)(gates)
 
 
 @functools.partial(jax.jit, static_argnames=("apply", "metric"))
-def _whole(params, gates, edits, prompts, logits, *, apply, metric):
+def _whole(params, base, gates, edits, *, apply, metric):
     """(component, batch) metric of whole forwards: for models that offer only `apply`."""
 
     def one(gates: Gates) -> jax.Array:
-        out = apply(params, prompts.tokens, gates=gates, **_optional(prompts, edits, ()))
-        return metric(at_answer(out.logits, prompts), prompts, logits)
+        given = options(base.prompts, edits=edits)
+        logits = apply(params, base.prompts.tokens, gates=gates, **given).logits
+        return metric(at_answer(logits, base.prompts), base.prompts, base.logits)
 
     return jax.vmap(one)(gates)
-
-
-@functools.partial(jax.jit, static_argnames=("apply", "taps", "native"))
-def _forward(params, tokens, prompts, answer_tokens, *, apply, taps, native):
-    options = _optional(prompts, None, taps)
-    if native:
-        options |= {"answer_position": prompts.answer_position, "answer_tokens": answer_tokens}
-    return apply(params, tokens, **options)
-
-
-def run(
-    model: Any,
-    prompts: Prompts,
-    *,
-    tokens: Any = None,
-    taps: tuple[str, ...] = (),
-    answer_tokens: Any = None,
-) -> Any:
-    """One forward of any model on the clean (or other) tokens of the prompts.
-
-    Args:
-      model: as in `sweep`.
-      prompts: give mask and answer positions.
-      tokens: (batch, position); `None`: the clean ones.
-      taps: activations to return.
-      answer_tokens: for a model that can `resume`: form these logits only.
-
-    Returns:
-      Its `Output`; logits are at the answer positions if the model can `resume`.
-    """
-    native = hasattr(model, "resume")
-    tokens = prompts.tokens if tokens is None else tokens
-    return _forward(
-        model.params, tokens, prompts, answer_tokens, apply=model.apply, taps=taps, native=native
-    )
-
-
-def _optional(prompts: Prompts, edits: Edits | None, taps: tuple[str, ...]) -> dict[str, Any]:
-    """Only what is needed, so that a model without masks, edits or taps can be swept too."""
-    options: dict[str, Any] = {}
-    if prompts.attention_mask is not None:
-        options["attention_mask"] = prompts.attention_mask
-    if edits is not None:
-        options["edits"] = edits
-    if taps:
-        options["taps"] = taps
-    return options
-
-
-def at_answer(logits: jax.Array, prompts: Prompts) -> jax.Array:
-    """(batch, vocab) logits at the answer positions, from logits with or without positions."""
-    if logits.ndim == 2:
-        return logits
-    return jnp.take_along_axis(logits, prompts.answer_position[:, None, None], axis=1)[:, 0]
-
-
-def narrowed(prompts: Prompts) -> tuple[Prompts, jax.Array]:
-    """Prompts whose answers index (batch, right + wrong) logits, and the tokens of these."""
-    both = jnp.concatenate([prompts.correct, prompts.wrong], axis=1)
-    place = jnp.where(both >= 0, jnp.arange(both.shape[1])[None], -1)
-    count = prompts.correct.shape[1]
-    view = dataclasses.replace(prompts, correct=place[:, :count], wrong=place[:, count:])
-    return view, jnp.maximum(both, 0)
-
-
-def checked(config: Any, prompts: Prompts) -> Prompts:
-    """Valid prompts on the device; a mask that masks nothing is dropped."""
-    prompts.validate(getattr(config, "vocab", None), getattr(config, "context", None))
-    if np.asarray(prompts.attention_mask).all():
-        prompts = dataclasses.replace(prompts, attention_mask=None)
-    return jax.tree.map(jnp.asarray, prompts)
 
 
 def _jobs(
@@ -273,15 +217,21 @@ def _jobs(
         chosen = np.flatnonzero(layers == layer)
         size = -(-len(chosen) // -(-len(chosen) // budget))
         size += -size % parts
-        for start in range(0, len(chosen), size):
-            chunk = chosen[start : start + size]
+        for first in range(0, len(chosen), size):
+            chunk = chosen[first : first + size]
             fill = np.repeat(chunk[-1:], size - len(chunk))
             yield int(layer), np.concatenate([chunk, fill]), len(chunk)
 
 
-def _spread(devices: Sequence[Any]) -> Any:
-    if not devices:
+def check_batching(chunk: int | None, devices: Sequence[Any] | None) -> None:
+    """Raises `ValueError` for a chunk or devices that hold nothing."""
+    if chunk is not None:
+        check.integer("chunk", chunk, 1)
+    if devices is not None and not devices:
         raise check.fail("devices", "at least one device", "none")
+
+
+def _spread(devices: Sequence[Any]) -> Any:
     mesh = jax.sharding.Mesh(np.array(devices), ("component",))
     return functools.partial(
         jax.device_put, device=jax.sharding.NamedSharding(mesh, jax.P("component"))

@@ -47,6 +47,9 @@ def fate(teacher: Profile, student: Profile, *, threshold: float = 10.0) -> Fate
 
     Raises:
       ValueError: if the profiles are not of the same prompts.
+
+    Example:
+      >>> found = fate(profile(teacher, prompts), profile(student, prompts))  # doctest: +SKIP
     """
     alike = similarities(student, teacher)
     drop_t, drop_s = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -38,7 +39,7 @@ def one_to_one(similarity: Any) -> tuple[np.ndarray, np.ndarray]:
       The Hungarian algorithm, `optax.assignment`.
     """
     cost = -jnp.asarray(similarity)
-    rows, columns = optax.assignment.hungarian_algorithm(cost)
+    rows, columns = jax.jit(optax.assignment.hungarian_algorithm)(cost)
     order = np.argsort(np.asarray(rows))
     return np.asarray(rows)[order], np.asarray(columns)[order]
 

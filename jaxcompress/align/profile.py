@@ -5,12 +5,17 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxcompress import check
-from jaxcompress.ablate.sweep import checked, run, sweep
+from jaxcompress.ablate.forward import run, start
+from jaxcompress.ablate.interventions import REPLACEMENTS, components, replacements
+from jaxcompress.ablate.sweep import measure
 from jaxcompress.align import similarity
+from jaxcompress.models.gates import Edits
+from jaxcompress.tasks.metrics import logit_difference
 from jaxcompress.tasks.prompts import Prompts
 
 __all__ = ["Profile", "profile", "similarities"]
@@ -66,25 +71,40 @@ def profile(
       >>> profile(create(config, key=jax.random.key(0)), prompts).names[-1]
       'mlp 1'
     """
-    options: dict[str, Any] = {"replacement": replacement, "progress": progress}
-    heads, mlps = (sweep(model, prompts, over, **options) for over in ("heads", "mlps"))
-    ready = checked(model.config, prompts)
-    taps = run(model, ready, taps=("pattern", "mlps")).taps
-    patterns, rows = similarity.mean_pattern(taps["pattern"], ready.attention_mask)
+    check.known("replacement", replacement, REPLACEMENTS)
+    base = start(model, prompts, logit_difference, taps=("pattern", "mlps"))
+    edits: dict[str, Edits | None] = {"heads": None, "mlps": None}
+    if replacement != "zero":  # one run on the corrupted prompts serves both sweeps
+        taps = run(model, base.prompts, tokens=base.prompts.corrupted, taps=tuple(edits)).taps
+        edits = {k: replacements({k: taps[k]}, replacement, base.prompts) for k in edits}
+    heads, mlps = (
+        measure(
+            model,
+            base,
+            components(model.config, over),
+            edits[over],
+            metric=logit_difference,
+            progress=progress,
+        )
+        for over in edits
+    )
+    mask = base.prompts.attention_mask
+    patterns, rows = jax.jit(similarity.mean_pattern)(base.taps["pattern"], mask)
     per_head = np.asarray(heads.per_example)
     exists = ~np.isnan(per_head).any(axis=-1)
     names = [f"head {layer}.{head}" for layer, head in np.argwhere(exists)]
     names += [f"mlp {layer}" for layer in range(model.config.layers)]
     real = np.asarray(prompts.attention_mask).astype(bool).reshape(-1)
-    outputs = taps["mlps"].reshape(len(taps["mlps"]), -1, taps["mlps"].shape[-1])
+    outputs = np.asarray(base.taps["mlps"])
+    outputs = outputs.reshape(len(outputs), -1, outputs.shape[-1])
     return Profile(
         names=tuple(names),
         heads=int(exists.sum()),
         effects=np.concatenate([per_head[exists], np.asarray(mlps.per_example)]),
         clean=np.asarray(heads.clean),
-        patterns=patterns.reshape(-1, *patterns.shape[2:])[exists.reshape(-1)],
+        patterns=jnp.asarray(np.asarray(patterns)[exists]),
         rows=rows,
-        outputs=outputs[:, real],
+        outputs=jnp.asarray(outputs[:, real]),
     )
 
 
@@ -96,17 +116,31 @@ def similarities(student: Profile, teacher: Profile) -> np.ndarray:
 
     Raises:
       ValueError: if the profiles are not of the same prompts.
+
+    Example:
+      >>> similarities(profile(student, prompts), profile(teacher, prompts))  # doctest: +SKIP
     """
     if student.patterns.shape[1:] != teacher.patterns.shape[1:]:
         got = f"{student.patterns.shape[1:]} and {teacher.patterns.shape[1:]} patterns"
         raise check.fail("profiles", "the same prompts for both models", got)
-    heads = similarity.pattern_cosine(student.patterns, teacher.patterns, teacher.rows)
-    if student.outputs.shape[-1] == teacher.outputs.shape[-1]:
-        mlps = similarity.subspace_cosine(student.outputs, teacher.outputs)
+    alike = np.full((len(student.names), len(teacher.names)), -np.inf)
+    heads, mlps = _similarities(
+        (student.patterns, student.outputs), (teacher.patterns, teacher.outputs), teacher.rows
+    )
+    alike[: student.heads, : teacher.heads] = np.asarray(heads)
+    alike[student.heads :, teacher.heads :] = np.asarray(mlps)
+    return alike
+
+
+@jax.jit
+def _similarities(
+    student: tuple[jax.Array, jax.Array], teacher: tuple[jax.Array, jax.Array], rows: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Head and rescaled MLP similarities, from (patterns, outputs) of either."""
+    heads = similarity.pattern_cosine(student[0], teacher[0], rows)
+    if student[1].shape[-1] == teacher[1].shape[-1]:
+        mlps = similarity.subspace_cosine(student[1], teacher[1])
     else:
-        pairs = [[similarity.linear_cka(s, t) for t in teacher.outputs] for s in student.outputs]
-        mlps = jnp.array(pairs)
-    out = np.full((len(student.names), len(teacher.names)), -np.inf)
-    out[: student.heads, : teacher.heads] = np.asarray(heads)
-    out[student.heads :, teacher.heads :] = np.asarray(similarity.rescale(mlps, heads))
-    return out
+        one = jax.vmap(similarity.linear_cka, in_axes=(None, 0))
+        mlps = jax.vmap(one, in_axes=(0, None))(student[1], teacher[1])
+    return heads, similarity.rescale(mlps, heads)

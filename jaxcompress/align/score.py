@@ -188,6 +188,10 @@ def score(
 
     Raises:
       ValueError: for prompts that do not fit the models.
+
+    Example:
+      >>> prompts = jc.tasks.get("ioi", teacher.tokenizer, 64, jax.random.key(0))  # doctest: +SKIP
+      >>> score(teacher, student, prompts).overlap  # doctest: +SKIP
     """
     options: dict[str, Any] = {"replacement": replacement, "progress": progress}
     measured = {name: profile(m, prompts, **options) for name, m in (others or {}).items()}
@@ -207,6 +211,9 @@ def align_profiles(
 
     Raises:
       ValueError: if the profiles are not of the same prompts.
+
+    Example:
+      >>> align_profiles(profile(teacher, prompts), profile(student, prompts))  # doctest: +SKIP
     """
     check.integer("samples", samples, 1)
     rng = np.random.default_rng(seed)

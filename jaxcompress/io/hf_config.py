@@ -181,7 +181,7 @@ def from_hf(raw: Mapping[str, Any], where: str = "config.json") -> ModelConfig:
       32
     """
     name = raw.get("model_type")
-    if name not in _FAMILIES:
+    if not isinstance(name, str) or name not in _FAMILIES:
         raise check.fail(f"{where}: model_type", f"one of {sorted(_FAMILIES)}", repr(name))
     family = _FAMILIES[name]
     _refuse_unknown(raw, name, where)
@@ -191,6 +191,7 @@ def from_hf(raw: Mapping[str, Any], where: str = "config.json") -> ModelConfig:
         if theirs not in values:
             raise check.fail(f"{where}: {theirs}", "a value", "no such key")
         fields[ours] = values[theirs]
+    _refuse_wrong_types(fields, family, where)
     activation = check.known(f"{where}: activation", fields["activation"], _ACTIVATIONS)
     fields["activation"] = _ACTIVATIONS[activation]
     fields["kv_heads"] = fields["kv_heads"] or fields["heads"]
@@ -217,6 +218,21 @@ def _refuse_unknown(raw: Mapping[str, Any], name: str, where: str) -> None:
     for key, allowed in _FIXED.items():
         if key in raw and raw[key] not in allowed:
             raise check.fail(f"{where}: {key}", repr(allowed[0]), repr(raw[key]))
+
+
+def _refuse_wrong_types(fields: Mapping[str, Any], family: _Family, where: str) -> None:
+    kinds = {"int": int, "bool": bool, "float": (int, float), "Activation": str}
+    optional = ("kv_heads", "head_dim", "neurons")
+    for field in dataclasses.fields(ModelConfig):
+        if field.name not in family.keys or field.type not in kinds:
+            continue
+        value = fields[field.name]
+        if value is None and field.name in optional:
+            continue
+        wrong_bool = isinstance(value, bool) != (field.type == "bool")
+        if wrong_bool or not isinstance(value, kinds[field.type]):
+            expected = f"a value of type {'str' if field.type == 'Activation' else field.type}"
+            raise check.fail(f"{where}: {family.keys[field.name]}", expected, repr(value))
 
 
 def _read_rope(raw: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -65,6 +65,8 @@ def load(source: str | Path, *, dtype: Literal["float32", "bfloat16"] = "float32
         raw = json.loads(path.read_text())
     except ValueError as error:
         raise check.fail(str(path), "JSON", error) from None
+    if not isinstance(raw, dict):
+        raise check.fail(str(path), "a JSON object", type(raw).__name__)
     archive = safetensors.Archive(directory)
     config = _with_head(hf_config.from_hf(raw, str(path)), archive.names)
     config = dataclasses.replace(config, dtype=check.known("dtype", dtype, ("float32", "bfloat16")))
@@ -89,10 +91,10 @@ def resolve(source: str | Path) -> Path:
         if name not in names:
             raise check.fail("source", "a built-in model", repr(name), check.nearest(name, names))
         return root / name
-    if Path(source).is_dir():
+    if text and Path(source).is_dir():
         return Path(source)
     text = text.removeprefix("hf://")
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(@[\w.-]+)?", text):
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?(@[\w.-]+)?", text):
         raise check.fail("source", "a directory, a Hugging Face id or builtin:<name>", repr(text))
     return _download(text)
 

@@ -124,6 +124,7 @@ def from_haiku(arrays: Arrays, config: Mapping[str, Any], *, name: str = "") -> 
     """
     if config.get("layer_norm"):
         raise check.fail("config.layer_norm", "False", True)
+    activation: Any = check.known("config.activation", config["activation"], ("relu", "gelu"))
     get = _getter(arrays, "token_embed/embeddings")
     tokens, positions = get("token_embed/embeddings"), get("pos_embed/embeddings")
     heads, dim, width = config["num_heads"], config["key_size"], tokens.shape[1]
@@ -159,7 +160,7 @@ def from_haiku(arrays: Arrays, config: Mapping[str, Any], *, name: str = "") -> 
         vocab=len(tokens),
         outputs=width,
         context=len(positions),
-        activation=check.known("config.activation", config["activation"], ("relu", "gelu")),
+        activation=activation,
         norm="none",
         final_norm=False,
         causal=config["causal"],

@@ -73,8 +73,8 @@ class Archive:
             raise check.fail(str(index), "JSON with a weight_map", error) from None
         shards: dict[str, set[str] | None] = {}
         for name, file in items:
-            if Path(file).name != file:
-                raise check.fail(str(index), "shards in the same directory", file)
+            if not isinstance(file, str) or Path(file).name != file:
+                raise check.fail(str(index), "shards in the same directory", repr(file))
             names = shards.setdefault(file, set())
             assert names is not None
             names.add(name)

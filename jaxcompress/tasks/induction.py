@@ -14,7 +14,7 @@ from jaxcompress import check
 from jaxcompress.tasks import tokens
 from jaxcompress.tasks.encoding import Encoded, collate
 from jaxcompress.tasks.prompts import Prompts
-from jaxcompress.tasks.tokens import Tokenizer
+from jaxcompress.tasks.tokens import Tokenizer, reader
 
 __all__ = ["prompts"]
 
@@ -24,9 +24,8 @@ def _frame(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
     around = [int(token) for token in tokenizer("")["input_ids"]]
     starts = {getattr(tokenizer, f"{name}_token_id", None) for name in ("bos", "cls")}
     before = around[:1] if around and around[0] in starts else []
-    if getattr(tokenizer, "mask_token", None) is None:
-        return before, []
-    return before, [tokenizer.mask_token_id, *around[len(before) :]]
+    mask = reader(tokenizer).mask_id
+    return before, [] if mask is None else [mask, *around[len(before) :]]
 
 
 def _allowed(tokenizer: Tokenizer, vocabulary: Sequence[int] | None, length: int) -> np.ndarray:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxcompress import check
@@ -55,7 +56,7 @@ def generator(key: Any) -> np.random.Generator:
       True
     """
     hint = "Make one with jax.random.key(seed)"
-    if not isinstance(key, jax.Array) or not jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
+    if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         kind = getattr(key, "dtype", type(key).__name__)
         raise check.fail("key", "a typed jax PRNG key", f"{kind}", hint)
     if key.shape != ():

@@ -91,12 +91,13 @@ def ordinary_ids(tokenizer: Tokenizer) -> list[int]:
       >>> ordinary_ids(Bits())
       [1, 2]
     """
-    size = len(tokenizer) if hasattr(tokenizer, "__len__") else tokenizer.vocab_size
+    known: Any = tokenizer  # what is there is asked for by name
+    size = len(known) if hasattr(known, "__len__") else known.vocab_size
     special = set(getattr(tokenizer, "all_special_ids", ()))
     ids = [token for token in range(size) if token not in special]
-    if not hasattr(tokenizer, "convert_ids_to_tokens"):
+    if not hasattr(known, "convert_ids_to_tokens"):
         return ids
-    texts = tokenizer.convert_ids_to_tokens(ids)
+    texts = known.convert_ids_to_tokens(ids)
     # A hole in the vocabulary has no text at all.
     return [i for i, t in zip(ids, texts, strict=True) if t and not t.startswith("[unused")]
 
@@ -108,6 +109,7 @@ def show(tokenizer: Tokenizer, ids: list[int]) -> str:
       >>> show(lambda text: {"input_ids": []}, [1, 2])
       '1 2'
     """
-    if hasattr(tokenizer, "convert_ids_to_tokens"):
-        return " ".join(repr(piece) for piece in tokenizer.convert_ids_to_tokens(ids))
+    pieces: Any = getattr(tokenizer, "convert_ids_to_tokens", None)
+    if pieces is not None:
+        return " ".join(repr(piece) for piece in pieces(ids))
     return " ".join(str(token) for token in ids)

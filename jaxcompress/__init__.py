@@ -1,0 +1,32 @@
+"""jaxcompress: shrink a model and show what became of its mechanism.
+
+>>> import jaxcompress as jc
+>>> model = jc.load("builtin:teacher")
+>>> model.config.layers
+4
+"""
+
+from jaxcompress import ablate, align, io, measure, models, report, tasks
+from jaxcompress.compare import compare
+from jaxcompress.io import load, save
+from jaxcompress.models import Edits, Gates, Model, ModelConfig, create
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Edits",
+    "Gates",
+    "Model",
+    "ModelConfig",
+    "ablate",
+    "align",
+    "compare",
+    "create",
+    "io",
+    "load",
+    "measure",
+    "models",
+    "report",
+    "save",
+    "tasks",
+]

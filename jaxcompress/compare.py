@@ -1,0 +1,303 @@
+"""A teacher and its student side by side: behaviour, cost, dependence, alignment; one report."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcompress import check, files, runs, tasks
+from jaxcompress.ablate.forward import run as forward
+from jaxcompress.align import Profile, align_profiles, fate, profile, robustness
+from jaxcompress.config import to_dict
+from jaxcompress.io.huggingface import load
+from jaxcompress.measure import cost
+from jaxcompress.models import Model, create
+from jaxcompress.report.html import compare_page
+from jaxcompress.report.summary import summarise
+
+__all__ = ["CompareConfig", "compare", "measure_pair"]
+
+DEFAULT_TASKS = ("numerals", "number_words", "months", "ioi", "greater_than", "induction")
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareConfig:
+    """What to compare, on what, and how.
+
+    Attributes:
+      teacher: Hugging Face id, directory or `builtin:<name>`.
+      student: likewise; it must share the teacher's tokenizer.
+      tasks: names from `tasks.NAMES`.
+      count: prompts per task.
+      seed: of prompts, untrained models and permutations.
+      replacement: what stands in for an ablated component: `mean`, `zero` or `resample`.
+      from_scratch: a model of the student's shape that never saw the teacher, for the null; or
+        `null`. Left out if it does not share the tokenizer.
+      bootstrap: samples of every bootstrap and permutation.
+    """
+
+    teacher: str = "builtin:teacher"
+    student: str = "builtin:student"
+    tasks: tuple[str, ...] = DEFAULT_TASKS
+    count: int = 64
+    seed: int = 0
+    replacement: str = "mean"
+    from_scratch: str | None = None
+    bootstrap: int = 10_000
+
+
+def compare(
+    teacher: str | Model,
+    student: str | Model,
+    tasks: Sequence[str] = DEFAULT_TASKS,
+    out: str | Path | None = None,
+    *,
+    config: CompareConfig | None = None,
+    overwrite: bool = False,
+    progress: bool | None = None,
+) -> dict[str, Any]:
+    """Compares two models that share a tokenizer, and writes the report.
+
+    Args:
+      teacher: a model, or what `load` takes.
+      student: likewise.
+      tasks: names from `tasks.NAMES`.
+      out: run folder for `report.html`, `comparison.json`, `metrics.jsonl` and what was run with;
+        `None` writes nothing.
+      config: further settings; its models and tasks are ignored.
+      overwrite: whether an earlier run in `out` may go.
+      progress: see `ablate.sweep`.
+
+    Returns:
+      The comparison as plain data, as in `comparison.json`.
+
+    Raises:
+      ValueError: for models that cannot be loaded, tokenizers that differ, tasks that cannot be
+        asked with this tokenizer, and an `out` that is not empty.
+
+    Example:
+      >>> compare("gpt2", "distilgpt2", ["ioi"], "runs/gpt2")  # doctest: +SKIP
+    """
+    config = dataclasses.replace(
+        config or CompareConfig(),
+        teacher=_name(teacher),
+        student=_name(student),
+        tasks=tuple(tasks),
+    )
+    if out is not None:
+        files.refuse_nonempty(out, overwrite)
+    models = {"teacher": _loaded(teacher), "student": _loaded(student)}
+    comparison = measure_pair(models["teacher"], models["student"], config, progress=progress)
+    if out is not None:
+        _write(comparison, config, Path(out), overwrite)
+    return comparison
+
+
+def measure_pair(
+    teacher: Model, student: Model, config: CompareConfig, *, progress: bool | None = None
+) -> dict[str, Any]:
+    """The comparison of two loaded models as plain data; arguments as in `compare`.
+
+    Example:
+      >>> measure_pair(load("gpt2"), load("distilgpt2"), CompareConfig())  # doctest: +SKIP
+    """
+    _same_tokenizer(teacher, student)
+    if not config.tasks:
+        raise check.fail("tasks", "at least one task", "none")
+    for name in config.tasks:
+        check.known("tasks", name, tasks.NAMES)
+    others = _others(student, teacher, config)
+    key = jax.random.key(config.seed)
+    context = min(teacher.config.context, student.config.context)
+    prompts = {
+        name: tasks.get(name, teacher.tokenizer, config.count, key, context=context)
+        for name in config.tasks
+    }
+    prompts = dict(zip(prompts, _one_shape(list(prompts.values()), context), strict=True))
+    costs = {"teacher": cost(teacher), "student": cost(student)}
+    rows = [
+        _task(name, prompts[name], teacher, student, others, config, progress)
+        for name in config.tasks
+    ]
+    comparison: dict[str, Any] = {
+        "teacher": _describe(teacher) | {"cost": dataclasses.asdict(costs["teacher"])},
+        "student": _describe(student) | {"cost": dataclasses.asdict(costs["student"])},
+        "settings": to_dict(config) | runs.environment(),
+        "tasks": rows,
+    }
+    comparison = _plain(comparison)
+    return comparison | {"summary": summarise(comparison)}
+
+
+def _one_shape(batches: Sequence[tasks.Prompts], context: int) -> list[tasks.Prompts]:
+    """Pads all tasks to one length and number of answers: one compiled program for all of them.
+
+    Padding changes no number, and compiling takes longer than anything else a small model does.
+    """
+    longest = max(batch.tokens.shape[1] for batch in batches)
+    length = min(-(-(longest + 1) // 8) * 8, max(context, longest))
+    answers = max(side.shape[1] for batch in batches for side in (batch.correct, batch.wrong))
+
+    def pad(array: Any, size: int, value: int) -> np.ndarray:
+        array = np.asarray(array)
+        return np.pad(array, ((0, 0), (0, size - array.shape[1])), constant_values=value)
+
+    return [
+        tasks.Prompts(
+            tokens=pad(batch.tokens, length, 0),
+            corrupted=pad(batch.corrupted, length, 0),
+            attention_mask=pad(batch.attention_mask, length, 0),
+            answer_position=batch.answer_position,
+            correct=pad(batch.correct, answers, -1),
+            wrong=pad(batch.wrong, answers, -1),
+        )
+        for batch in batches
+    ]
+
+
+def _task(
+    name: str,
+    prompts: tasks.Prompts,
+    teacher: Model,
+    student: Model,
+    others: Mapping[str, Model],
+    config: CompareConfig,
+    progress: bool | None,
+) -> dict[str, Any]:
+    """One task: behaviour, dependence, alignment and fate of the components."""
+    options: dict[str, Any] = {"replacement": config.replacement, "progress": progress}
+    profiles = {
+        key: profile(model, prompts, **options)
+        for key, model in {"teacher": teacher, "student": student, **others}.items()
+    }
+    models = profiles.pop("teacher"), profiles.pop("student")
+    alignment = align_profiles(*models, others=profiles, samples=config.bootstrap, seed=config.seed)
+    return {
+        "name": name,
+        "count": len(prompts),
+        "behaviour": _behaviour(teacher, student, prompts),
+        "dependence": {
+            role: _dependence(model.config, measured, config.bootstrap)
+            for role, model, measured in zip(
+                ("teacher", "student"), (teacher, student), models, strict=True
+            )
+        },
+        "alignment": dataclasses.asdict(alignment) | {"influence_part": alignment.influence_part},
+        "fate": dataclasses.asdict(fate(*models)),
+    }
+
+
+def _behaviour(teacher: Model, student: Model, prompts: tasks.Prompts) -> dict[str, Any]:
+    """What each model answers, and how far the two agree."""
+    prompts = jax.tree.map(jnp.asarray, prompts)
+    logits = {m: forward(model, prompts).logits for m, model in (("t", teacher), ("s", student))}
+
+    return {
+        "teacher": _figures(logits["t"], prompts),
+        "student": _figures(logits["s"], prompts),
+        "agreement": (logits["t"].argmax(-1) == logits["s"].argmax(-1)).mean(),
+        "kl": tasks.METRICS["kl"](logits["s"], prompts, logits["t"]).mean(),
+    }
+
+
+@jax.jit
+def _figures(logits: jax.Array, prompts: tasks.Prompts) -> dict[str, jax.Array]:
+    probability = tasks.probability(logits, prompts)
+    return {
+        "loss": -jnp.log(jnp.maximum(probability, 1e-30)).mean(),
+        "accuracy": tasks.accuracy(logits, prompts).mean(),
+        "logit_difference": tasks.logit_difference(logits, prompts).mean(),
+        "probability": probability.mean(),
+    }
+
+
+def _dependence(config: Any, measured: Profile, samples: int) -> dict[str, Any]:
+    """Ablation effects of one model, raw and in percent of its clean logit difference."""
+    effects, clean = measured.effects.mean(axis=1), float(measured.clean.mean())
+    heads = np.full((config.layers, config.heads), np.nan)
+    for name, effect in zip(measured.names[: measured.heads], effects, strict=False):
+        layer, head = name.removeprefix("head ").split(".")
+        heads[int(layer), int(head)] = effect
+    mlps = effects[measured.heads :]
+    scale = 100.0 / clean if clean else np.nan
+    return {
+        "clean": clean,
+        "heads": heads,
+        "mlps": mlps,
+        "heads_percent": heads * scale,
+        "mlps_percent": mlps * scale,
+        "robustness": dataclasses.asdict(robustness(heads, mlps, clean, samples=samples)),
+    }
+
+
+def _others(student: Model, teacher: Model, config: CompareConfig) -> dict[str, Model]:
+    """Models to put in the student's place: the nulls of the alignment scores."""
+    key = jax.random.key(config.seed + 1)
+    untrained = create(student.config, key=key, tokenizer=student.tokenizer, name="untrained")
+    others = {"untrained_student": untrained}
+    source = config.from_scratch
+    if source is None and student.name.startswith("builtin:"):
+        source = "builtin:from-scratch"
+    if source is not None:
+        scratch = load(source)
+        _same_tokenizer(teacher, scratch)
+        others["from_scratch"] = scratch
+    return others
+
+
+def _same_tokenizer(teacher: Model, other: Model) -> None:
+    for model in (teacher, other):
+        if model.tokenizer is None:
+            raise check.fail(model.name or "model", "a model with a tokenizer", "none in its files")
+    ours, theirs = teacher.tokenizer.get_vocab(), other.tokenizer.get_vocab()
+    if ours != theirs:
+        example = sorted(set(ours.items()) ^ set(theirs.items()))[0]
+        got = f"{len(ours)} and {len(theirs)} tokens, differing for example at {example[0]!r}"
+        raise check.fail(f"{teacher.name} and {other.name}", "one tokenizer for both", got)
+    if teacher.config.vocab != other.config.vocab:
+        got = f"{teacher.config.vocab} and {other.config.vocab} embeddings"
+        raise check.fail(f"{teacher.name} and {other.name}", "one vocabulary for both", got)
+
+
+def _loaded(model: str | Model) -> Model:
+    return model if isinstance(model, Model) else load(model)
+
+
+def _name(model: str | Model) -> str:
+    return (model.name or "model") if isinstance(model, Model) else model
+
+
+def _describe(model: Model) -> dict[str, Any]:
+    config = model.config
+    names = ("family", "layers", "heads", "width", "neurons")
+    return {"name": model.name} | {name: getattr(config, name) for name in names}
+
+
+def _plain(value: Any) -> Any:
+    """Arrays as lists; what is not a finite number as `None`, since JSON has no NaN."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, jax.Array | np.ndarray | np.generic):
+        value = np.asarray(value).tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
+
+
+def _write(comparison: dict[str, Any], config: CompareConfig, out: Path, overwrite: bool) -> None:
+    page = compare_page(comparison)  # before anything is written
+    run = runs.start(out, config, config.seed, overwrite=overwrite)
+    for row in comparison["tasks"]:
+        scores = {k: v for k, v in row["alignment"].items() if isinstance(v, float)}
+        runs.log(run, task=row["name"], **row["behaviour"], **scores)
+    files.write_text(out / "comparison.json", json.dumps(comparison, indent=1) + "\n")
+    files.write_text(out / "report.html", page)

@@ -1,0 +1,100 @@
+"""The command line: one line for bad input, exit codes, and the commands on a small model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jax
+import pytest
+
+import jaxcompress as jc
+from jaxcompress.cli import main
+from jaxcompress.data import language, text
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A small random model as a Hugging Face directory."""
+    tokenizer = text.word_level(language.texts())
+    config = jc.ModelConfig(
+        family="gpt2",
+        layers=1,
+        heads=2,
+        kv_heads=2,
+        head_dim=4,
+        width=8,
+        neurons=16,
+        vocab=len(tokenizer),
+        context=48,
+    )
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    jc.save(jc.create(config, key=jax.random.key(0), tokenizer=tokenizer), path)
+    return str(path)
+
+
+def test_compare(directory: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = tmp_path / "run"
+    command = ["compare", directory, directory, "count=4", "tasks=[months]", "bootstrap=20"]
+    assert main([*command, "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert str(out / "report.html") in printed
+    assert "months" in printed.lower()
+    assert json.loads((out / "comparison.json").read_text())["tasks"][0]["count"] == 4
+    # Once more into the same folder: refused, unless it is said.
+    assert main([*command, "--out", str(out)]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert main([*command, "--out", str(out), "--overwrite"]) == 0
+
+
+def test_ablate(directory: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = tmp_path / "effects.json"
+    command = ["ablate", directory, "--task", "ioi", "--count", "4", "--out", str(out)]
+    assert main(command) == 0
+    assert "without head 0.1" in capsys.readouterr().out
+    assert len(json.loads(out.read_text())["mean"][0]) == 2
+
+
+def test_inspect(directory: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["inspect", directory]) == 0
+    printed = capsys.readouterr().out
+    assert "parameters" in printed
+    assert "head_dim" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["inspect", "builtin:techer"], "did you mean 'teacher'"),
+        (["inspect", "no such/thing/at/all"], "source: expected a directory"),
+        (["ablate", "builtin:teacher", "--task", "iio"], "did you mean 'ioi'"),
+        (["ablate", "builtin:teacher", "--task", "ioi", "--over", "head"], "did you mean 'heads'"),
+        (["compare", "builtin:teacher", "builtin:student", "cuont=3"], "did you mean 'count'"),
+        (["compare", "builtin:teacher", "builtin:student", "count=many"], "count: expected"),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("jaxcompress: ")
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_interrupt(
+    directory: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def interrupt(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jaxcompress.ablate.sweep", interrupt)
+    assert main(["ablate", directory, "--task", "ioi"]) == 130
+    assert "interrupted" in capsys.readouterr().err

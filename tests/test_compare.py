@@ -1,0 +1,177 @@
+"""`compare` end to end on small random models: what it writes, and what it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+import jaxcompress as jc
+from jaxcompress import runs
+from jaxcompress.compare import CompareConfig, compare, measure_pair
+from jaxcompress.data import language, text
+
+TASKS = ("numerals", "induction")
+SETTINGS = CompareConfig(count=6, bootstrap=50)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return text.word_level(language.texts())
+
+
+@pytest.fixture(scope="module")
+def teacher(tokenizer: Any) -> jc.Model:
+    return random_model(tokenizer, 2, 0, "a <b>teacher</b>")
+
+
+@pytest.fixture(scope="module")
+def student(tokenizer: Any) -> jc.Model:
+    return random_model(tokenizer, 1, 1, "student")
+
+
+def random_model(tokenizer: Any, layers: int, seed: int, name: str) -> jc.Model:
+    config = jc.ModelConfig(
+        family="gpt2",
+        layers=layers,
+        heads=2,
+        kv_heads=2,
+        head_dim=4,
+        width=8,
+        neurons=16,
+        vocab=len(tokenizer),
+        context=48,
+    )
+    return jc.create(config, key=jax.random.key(seed), tokenizer=tokenizer, name=name)
+
+
+@pytest.fixture(scope="module")
+def report(
+    teacher: jc.Model, student: jc.Model, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], Path]:
+    out = tmp_path_factory.mktemp("runs") / "pair"
+    return compare(teacher, student, TASKS, out, config=SETTINGS, progress=False), out
+
+
+def test_writes_a_whole_run_folder(report: tuple[dict[str, Any], Path]):
+    found, out = report
+    assert {p.name for p in out.iterdir()} == {
+        "comparison.json",
+        "config.yaml",
+        "metrics.jsonl",
+        "report.html",
+        "run.json",
+    }
+    assert json.loads((out / "comparison.json").read_text()) == found
+    assert [row["task"] for row in runs.rows(out)] == list(TASKS)
+    page = (out / "report.html").read_text()
+    assert "a &lt;b&gt;teacher&lt;/b&gt;" in page
+    assert "a <b>teacher</b>" not in page
+
+
+def test_says_everything_for_both_models(report: tuple[dict[str, Any], Path]):
+    found, _ = report
+    for row in found["tasks"]:
+        layers = {"teacher": 2, "student": 1}
+        for role, depth in layers.items():
+            dependence = row["dependence"][role]
+            assert np.shape(dependence["heads"]) == (depth, 2)
+            assert np.shape(dependence["mlps"]) == (depth,)
+            assert row["behaviour"][role]["loss"] > 0
+        assert set(row["alignment"]["nulls"]) == {
+            "permuted_influences",
+            "random_matching",
+            "teacher_itself",
+            "untrained_student",
+        }
+    assert found["student"]["cost"]["parameters"] < found["teacher"]["cost"]["parameters"]
+    assert found["settings"]["seed"] == 0
+    # Cost, behaviour, alignment and one for each task; dependence needs a logit difference to lose.
+    assert len(found["summary"]) in (3 + len(TASKS), 4 + len(TASKS))
+
+
+def test_effects_and_behaviour_are_those_of_the_functions_by_themselves(
+    report: tuple[dict[str, Any], Path], teacher: jc.Model, student: jc.Model
+):
+    found, _ = report
+    prompts = jc.tasks.get("numerals", teacher.tokenizer, 6, jax.random.key(0), context=48)
+    effects = jc.ablate.sweep(teacher, prompts, "heads")
+    row = found["tasks"][0]
+    np.testing.assert_allclose(row["dependence"]["teacher"]["heads"], effects.mean, atol=1e-6)
+    ours, theirs = (
+        jax.nn.log_softmax(
+            m.apply(
+                m.params,
+                prompts.tokens,
+                attention_mask=prompts.attention_mask,
+                answer_position=prompts.answer_position,
+            ).logits
+        )
+        for m in (teacher, student)
+    )
+    rows = np.arange(6)
+    loss = -np.asarray(theirs)[rows, prompts.correct[:, 0]].mean()
+    assert row["behaviour"]["student"]["loss"] == pytest.approx(float(loss), abs=1e-5)
+    kl = (np.exp(ours) * (np.asarray(ours) - np.asarray(theirs))).sum(-1).mean()
+    assert row["behaviour"]["kl"] == pytest.approx(float(kl), abs=1e-5)
+
+
+def test_a_model_with_itself(teacher: jc.Model):
+    found = measure_pair(teacher, teacher, dataclasses.replace(SETTINGS, tasks=("numerals",)))
+    row = found["tasks"][0]
+    assert row["behaviour"]["agreement"] == 1.0
+    assert row["behaviour"]["kl"] == pytest.approx(0.0, abs=1e-6)
+    assert row["alignment"]["published"] == pytest.approx(1.0, abs=1e-6)
+    assert row["alignment"]["overlap"] == pytest.approx(1.0, abs=1e-6)
+    assert not row["fate"]["brittle"]
+    assert not row["fate"]["discarded"]
+
+
+def test_refuses_a_folder_with_something_in_it_before_any_work(teacher: jc.Model, tmp_path: Path):
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(ValueError, match="expected a new or empty"):
+        compare("builtin:nothing", "builtin:nothing", TASKS, tmp_path)
+    with pytest.raises(ValueError, match=r"run\.json"):
+        compare(teacher, teacher, TASKS, tmp_path, config=SETTINGS, overwrite=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_refuses_tokenizers_that_differ(teacher: jc.Model, student: jc.Model, tmp_path: Path):
+    other = student.replace(tokenizer=text.word_level(["other words"]))
+    with pytest.raises(ValueError, match="expected one tokenizer for both.*differing for example"):
+        compare(teacher, other, TASKS, tmp_path / "run", config=SETTINGS)
+    with pytest.raises(ValueError, match="student: expected a model with a tokenizer"):
+        compare(teacher, student.replace(tokenizer=None), TASKS, tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_refuses_unknown_tasks_and_none(teacher: jc.Model, tmp_path: Path):
+    with pytest.raises(ValueError, match="did you mean 'numerals'"):
+        compare(teacher, teacher, ("numeral",), tmp_path / "run")
+    with pytest.raises(ValueError, match="tasks: expected at least one task"):
+        compare(teacher, teacher, (), tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_refuses_prompts_longer_than_the_context(teacher: jc.Model, tokenizer: Any):
+    config = dataclasses.replace(teacher.config, context=12)
+    short = jc.create(config, key=jax.random.key(0), tokenizer=tokenizer, name="short")
+    with pytest.raises(ValueError, match="12"):
+        measure_pair(short, short, dataclasses.replace(SETTINGS, tasks=("numerals",)))
+
+
+def test_interrupted_leaves_nothing(
+    teacher: jc.Model, student: jc.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def interrupt(*args: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jaxcompress.align.profile.run", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        compare(teacher, student, TASKS, tmp_path / "run", config=SETTINGS)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,214 @@
+"""The loop: it learns, logs, stops at nonsense, and goes on after an interruption bit for bit."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxcompress import runs, train
+from jaxcompress.io import checkpoint
+from jaxcompress.train.optimizer import decayed, schedule
+
+CONFIG = train.OptimizerConfig(rate=0.05, warmup=2, weight_decay=0.01)
+STEPS = 12
+
+
+def loss(params, batch, key):
+    """Least squares with noise on the inputs, so that the key of each step matters."""
+    x = batch["x"] + 0.1 * jax.random.normal(key, batch["x"].shape)
+    error = x @ params["kernel"] + params["bias"][None] - batch["y"]
+    return (error**2).mean(), {"error": jnp.abs(error).mean()}
+
+
+@pytest.fixture
+def data(key):
+    x = jax.random.normal(key, (40, 3))
+    return {"x": x, "y": x @ jnp.array([[1.0], [-2.0], [0.5]]) + 1}
+
+
+@pytest.fixture
+def start(key):
+    params = {"kernel": jnp.zeros((3, 1)), "bias": jnp.zeros(1)}
+    return train.create(params, train.optimizer(CONFIG, STEPS), key)
+
+
+STEP = train.make_step(loss, train.optimizer(CONFIG, STEPS))
+
+
+def fit(state, data, steps=STEPS, **options):
+    return train.fit(
+        state, STEP, data, steps, **({"batch": 8, "chunk": 4, "progress": False} | options)
+    )
+
+
+def raw(tree):
+    """Leaves as arrays of numbers, keys too."""
+    return [
+        np.asarray(
+            jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+        )
+        for leaf in jax.tree.leaves(tree)
+    ]
+
+
+def assert_same(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for left, right in zip(raw(a), raw(b), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_it_learns(data, key):
+    optimizer = train.optimizer(train.OptimizerConfig(rate=0.1, warmup=5, weight_decay=0.0), 200)
+    quiet = lambda params, batch, key: loss(params, {**batch, "x": batch["x"]}, key)  # noqa: E731
+    params = {"kernel": jnp.zeros((3, 1)), "bias": jnp.zeros(1)}
+    state = train.create(params, optimizer, key)
+    state = train.fit(state, train.make_step(quiet, optimizer), data, 200, batch=16, progress=False)
+    np.testing.assert_allclose(state.params["kernel"].ravel(), [1, -2, 0.5], atol=0.1)
+    np.testing.assert_allclose(state.params["bias"], 1, atol=0.1)
+
+
+@pytest.mark.parametrize("stop", [4, 8])
+def test_resumed_is_uninterrupted(data, start, tmp_path, stop):
+    """Stopped at a checkpoint and called again: the same parameters, moments, step and key."""
+    whole = fit(start, data)
+    part = fit(start, data, stop, checkpoints=tmp_path)
+    assert int(part.step) == checkpoint.latest(tmp_path) == stop
+    resumed = fit(start, data, checkpoints=tmp_path)
+    assert int(resumed.step) == STEPS
+    assert_same(resumed, whole)
+
+
+def test_killed_between_checkpoints(data, start, tmp_path, monkeypatch):
+    """What was done after the last checkpoint is done again, and comes out the same."""
+    run = runs.start(tmp_path / "run", CONFIG, seed=0)
+    log, seen = runs.log, []
+
+    def die(run, **row):
+        seen.append(row["step"])
+        log(run, **row)
+        if row["step"] == 12:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "log", die)
+    folder = tmp_path / "checkpoints"
+    with pytest.raises(KeyboardInterrupt):
+        fit(start, data, checkpoints=folder, every=8, run=run)
+    assert checkpoint.latest(folder) == 8
+    monkeypatch.setattr(runs, "log", log)
+    assert_same(fit(start, data, checkpoints=folder, every=8), fit(start, data))
+    assert seen == [4, 8, 12]
+
+
+def test_finished_runs_are_not_trained_on(data, start, tmp_path):
+    first = fit(start, data, checkpoints=tmp_path)
+    assert_same(fit(start, data, checkpoints=tmp_path), first)
+
+
+def test_the_caller_keeps_its_state(data, start):
+    before = jax.tree.map(jnp.copy, start)
+    fit(start, data)
+    assert_same(start, before)
+
+
+def test_the_key_decides(data, start, key):
+    other = train.create(start.params, train.optimizer(CONFIG, STEPS), jax.random.key(1))
+    assert not np.array_equal(fit(start, data).params["kernel"], fit(other, data).params["kernel"])
+
+
+def test_chunks_do_not_matter(data, start):
+    a, b = fit(start, data, chunk=4), fit(start, data, chunk=5)
+    np.testing.assert_allclose(a.params["kernel"], b.params["kernel"], rtol=1e-5)
+
+
+def test_one_compilation_for_all_chunks(data, start):
+    traces = []
+
+    def counted(state, batch):
+        traces.append(None)
+        return STEP(state, batch)
+
+    train.fit(start, counted, data, 12, batch=8, chunk=3, progress=False)
+    assert len(traces) == 1
+
+
+def test_metrics_are_logged(data, start, tmp_path):
+    run = runs.start(tmp_path / "run", CONFIG, seed=0)
+    fit(start, data, run=run, name="teacher")
+    rows = runs.rows(run.directory)
+    assert [row["step"] for row in rows] == [4, 8, 12]
+    assert set(rows[0]) == {"name", "step", "loss", "grad_norm", "error"}
+    assert rows[0]["name"] == "teacher" and rows[-1]["loss"] < rows[0]["loss"]
+
+
+def test_two_checkpoints_are_kept(data, start, tmp_path):
+    fit(start, data, checkpoints=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["12", "8"]
+
+
+def test_losses_that_diverge_are_stopped(data, start):
+    wild = train.make_step(
+        lambda params, batch, key: (params["bias"].sum() / 0.0, {}), optax.sgd(1.0)
+    )
+    state = train.create(start.params, optax.sgd(1.0), start.key)
+    with pytest.raises(ValueError, match="loss of train: expected finite at step 2, got nan"):
+        train.fit(state, wild, data, 4, batch=2, chunk=2, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"steps": -1}, "steps: expected a whole number >= 0"),
+        ({"batch": 0}, "batch: expected a whole number >= 1"),
+        ({"every": 6}, r"every: expected a multiple of chunk \(4\), got 6"),
+    ],
+)
+def test_wrong_arguments(data, start, options, expected):
+    with pytest.raises(ValueError, match=expected):
+        fit(start, data, **options)
+
+
+def test_rows_must_agree(data, start):
+    with pytest.raises(ValueError, match="data: expected arrays with one common number of rows"):
+        fit(start, {**data, "y": data["y"][:3]})
+
+
+def test_checkpoints_of_something_else(data, start, tmp_path):
+    checkpoint.save(tmp_path, 4, {"other": jnp.ones(3)})
+    with pytest.raises(ValueError, match="expected a checkpoint of this kind of state"):
+        fit(start, data, checkpoints=tmp_path)
+
+
+def test_keys_are_typed(start):
+    with pytest.raises(ValueError, match="key: expected one typed PRNG key, got uint32"):
+        train.create(start.params, optax.sgd(1.0), jax.random.PRNGKey(0))
+
+
+def test_biases_and_norms_are_not_decayed(start):
+    assert decayed(start.params) == {"bias": False, "kernel": True}
+    zero = jax.tree.map(jnp.zeros_like, start.params)
+    ones = jax.tree.map(jnp.ones_like, start.params)
+    optimizer = train.optimizer(train.OptimizerConfig(rate=1.0, warmup=0), 10)
+    updates, _ = optimizer.update(zero, optimizer.init(ones), ones)
+    assert (updates["kernel"] < 0).all() and not updates["bias"].any()
+
+
+def test_gradients_are_clipped():
+    optimizer = train.optimizer(train.OptimizerConfig(rate=1.0, warmup=0, weight_decay=0.0), 10)
+    params = {"kernel": jnp.zeros(2)}
+    first, second = (
+        optimizer.update({"kernel": g * jnp.ones(2)}, optimizer.init(params), params)[1]
+        for g in (1e3, 1e6)
+    )
+    np.testing.assert_allclose(raw(first)[1], raw(second)[1], rtol=1e-5)
+
+
+def test_schedule_rises_and_falls():
+    rate = schedule(train.OptimizerConfig(rate=2.0, warmup=4, final=0.1), 20)
+    values = np.array([rate(i) for i in range(21)])
+    assert values[0] == 0 and values[4] == values.max() == 2 and np.isclose(values[-1], 0.2)
+    assert (np.diff(values[:5]) > 0).all() and (np.diff(values[4:]) < 0).all()
+    with pytest.raises(ValueError, match="warmup: expected a whole number in"):
+        schedule(train.OptimizerConfig(warmup=20), 20)
