@@ -21,6 +21,9 @@ REQUIRE_DATA = "JAXCOMPRESS_REQUIRE_DATA"
 # An array that broadcasts by accident is a wrong number, not a convenience.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# The programs here are small and many: to compile them fast saves more than to run them fast.
+jax.config.update("jax_disable_most_optimizations", True)
+
 # No deadline: the first call compiles. Derandomized: a red test is red again on the next machine.
 hypothesis.settings.register_profile("house", deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.load_profile("house")

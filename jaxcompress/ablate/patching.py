@@ -22,7 +22,10 @@ from jaxcompress.tasks.prompts import Prompts
 
 __all__ = ["patch"]
 
-_BLOCKS = 8  # groups of positions; each recomputes from its first position on, and compiles once
+# Positions are patched in blocks, each recomputed from its first position on: many blocks compute
+# less, but each is a program to compile.
+_BLOCKS = 8
+_SMALLEST = 4
 
 
 def patch(
@@ -154,7 +157,8 @@ def _patch_resid(
 
 def _blocks(length: int, causal: bool, budget: int, parts: int) -> list[tuple[int, np.ndarray]]:
     """(first position to recompute, positions to patch); those past the end are filling."""
-    size = min(-(-length // _BLOCKS) if causal else length, budget)
+    size = max(-(-length // _BLOCKS), _SMALLEST) if causal else length
+    size = min(size, length, budget)
     size += -size % parts
     starts = range(0, length, size)
     return [(start if causal else 0, start + np.arange(size)) for start in starts]
