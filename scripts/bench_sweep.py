@@ -79,7 +79,7 @@ def gflop_sweep(config: ModelConfig, batch: int, length: int) -> float:
     d, f, t = config.width, config.neurons, length
     tokens = batch * length
     mlp, layer = 4 * d * f, 8 * d * d + 4 * d * f + 4 * t * d
-    last = tokens * 4 * d * d + batch * (4 * d * d + mlp + 4 * t * d)
+    last = batch * (8 * d * d + 4 * t * d * config.heads + mlp)
     total = 0.0
     for i in range(config.layers):
         middle = max(config.layers - 2 - i, 0) * tokens * layer

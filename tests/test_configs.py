@@ -13,7 +13,10 @@ from jaxcompress import config
 from tests.conftest import ROOT
 
 # configs/<experiment>/ belongs to `Config` of experiments/<experiment>.py, except for these.
-IN_THE_PACKAGE = {"compare": "jaxcompress.compare:CompareConfig"}
+ELSEWHERE = {
+    "builtin": "scripts.train_builtin:Config",
+    "compare": "jaxcompress.compare:CompareConfig",
+}
 
 # Lines of the header comment that every file starts with, such as `# Minutes: 3 on 2 CPU cores`.
 HEADER = ("Paper", "Command", "Minutes", "Expect")
@@ -21,7 +24,7 @@ MAX_LINES = 40
 
 
 def config_class(experiment: str) -> type:
-    name = IN_THE_PACKAGE.get(experiment, f"experiments.{experiment}:Config")
+    name = ELSEWHERE.get(experiment, f"experiments.{experiment}:Config")
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
@@ -111,7 +114,7 @@ def test_wrong_configs_are_seen(tmp_path, before, after, expected):
 
 
 def test_classes_are_found_by_name(monkeypatch):
-    monkeypatch.setitem(IN_THE_PACKAGE, "here", f"{__name__}:Train")
+    monkeypatch.setitem(ELSEWHERE, "here", f"{__name__}:Train")
     assert config_class("here") is Train
     with pytest.raises(ModuleNotFoundError, match=r"experiments"):
         config_class("no_such_experiment")

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxcompress import check
-from jaxcompress.ablate.forward import Base, run, start
+from jaxcompress.ablate.forward import Base, checked, run, start
 from jaxcompress.ablate.interventions import Components, components, replacements
 from jaxcompress.ablate.sweep import Effects, check_batching, chunk_size, measure
 from jaxcompress.models.gates import Gates
@@ -82,6 +82,8 @@ def patch(
     if over == "resid" and not hasattr(model, "resume"):
         expected = "a model with `resume`, to patch its residual stream"
         raise check.fail("model", expected, "only apply")
+    # Before the sides are swapped, so that an error names the one it is about.
+    checked(model.config, prompts)
     if direction == "denoise":
         prompts = dataclasses.replace(prompts, tokens=prompts.corrupted, corrupted=prompts.tokens)
     base = start(model, prompts, metric)

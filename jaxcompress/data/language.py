@@ -45,7 +45,7 @@ SHARES: Mapping[str, float] = {
     "months": 0.5,
     "ioi": 3.0,
     "greater_than": 1.0,
-    "induction": 3.0,
+    "induction": 8.0,
     "known_facts": 0.5,
     "filler": 0.5,
 }

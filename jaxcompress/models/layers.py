@@ -24,12 +24,10 @@ __all__ = [
     "Embed",
     "Norm",
     "Unembed",
-    "activate",
     "affine",
     "einsum",
     "gated",
     "rotate",
-    "shifted",
     "take",
 ]
 
@@ -50,16 +48,6 @@ def einsum(spec: str, *operands: jax.Array) -> jax.Array:
       [0.0, 1.0]
     """
     return jnp.einsum(spec, *operands, precision=jax.lax.Precision.HIGHEST)
-
-
-def activate(name: str, x: jax.Array) -> jax.Array:
-    """The named nonlinearity.
-
-    Example:
-      >>> activate("relu", jnp.array([-1.0, 2.0])).tolist()
-      [0.0, 2.0]
-    """
-    return _ACTIVATIONS[name](x)
 
 
 def gated(x: jax.Array, gate: Any, edit: Any) -> jax.Array:
@@ -139,16 +127,11 @@ def affine(spec: str, x: jax.Array, weights: tuple[jax.Array, jax.Array | None])
       [[3.0]]
     """
     kernel, bias = weights
-    return shifted(einsum(spec, x, kernel), bias)
+    return _shifted(einsum(spec, x, kernel), bias)
 
 
-def shifted(x: jax.Array, bias: jax.Array | None) -> jax.Array:
-    """`x + bias` over the trailing axes of `x`.
-
-    Example:
-      >>> shifted(jnp.zeros((1, 2)), jnp.array([1.0, 2.0])).tolist()
-      [[1.0, 2.0]]
-    """
+def _shifted(x: jax.Array, bias: jax.Array | None) -> jax.Array:
+    """`x + bias` over the trailing axes of `x`."""
     return x if bias is None else x + bias.reshape((1,) * (x.ndim - bias.ndim) + bias.shape)
 
 
@@ -183,19 +166,41 @@ class Attention(nn.Module):
         value = Affine(config, width, (size.kv_heads, dim), bias, name="value")()
         output = Affine(config, (size.heads, dim), width, config.output_bias, name="output")()
         q = rotate(affine("btm,mhd->bthd", x, query), sight.query_angles)
-        k = rotate(affine("bsm,mhd->bshd", source, key), sight.key_angles)
-        v = affine("bsm,mhd->bshd", source, value)
         groups = size.heads // max(size.kv_heads, 1)
         q = q.reshape(*q.shape[:2], size.kv_heads, groups, dim)
-        scores = einsum("btkgd,bskd->bkgts", q, k).astype(jnp.float32) * dim**-0.5
-        pattern = self._pattern(scores, sight.visible)
-        z = einsum("bkgts,bskd->btkgd", pattern.astype(v.dtype), v)
+        # One query needs no keys and values of its own: it looks for one direction per head.
+        folded = x.shape[1] == 1 < source.shape[1] and sight.key_angles is None
+        attend = self._attend_folded if folded else self._attend
+        z, pattern = attend(q, source, key, value, sight)
         z = z.reshape(*z.shape[:2], size.heads, dim)
         taps = {"heads": z, "pattern": pattern.reshape(len(q), size.heads, *pattern.shape[-2:])}
         write = _write_split if split and control.heads is not None else _write
-        return shifted(write(z, output[0], control), output[1]), taps
+        return _shifted(write(z, output[0], control), output[1]), taps
+
+    def _attend(self, q, source, key, value, sight):
+        """(batch, query, kv_head, group, head_dim) values mixed by the pattern, and the pattern."""
+        k = rotate(affine("bsm,mhd->bshd", source, key), sight.key_angles)
+        v = affine("bsm,mhd->bshd", source, value)
+        pattern = self._pattern(einsum("btkgd,bskd->bkgts", q, k), sight.visible)
+        return einsum("bkgts,bskd->btkgd", pattern.astype(v.dtype), v), pattern
+
+    def _attend_folded(self, q, source, key, value, sight):
+        """The same with the key and value projections applied to the query's side of the sums.
+
+        q (W x + b) = (q W) x + q b, and the mean of W x + b is W times the mean of x, plus b.
+        """
+        scores = einsum("bkgtm,bsm->bkgts", einsum("btkgd,mkd->bkgtm", q, key[0]), source)
+        if key[1] is not None:
+            scores = scores + einsum("btkgd,kd->bkgt", q, key[1])[..., None]
+        pattern = self._pattern(scores, sight.visible)
+        weights = pattern.astype(source.dtype)
+        z = einsum("bkgtm,mkd->btkgd", einsum("bkgts,bsm->bkgtm", weights, source), value[0])
+        if value[1] is not None:
+            z = z + einsum("bkgt,kd->btkgd", weights.sum(axis=-1), value[1])
+        return z, pattern
 
     def _pattern(self, scores: jax.Array, visible: Any) -> jax.Array:
+        scores = scores.astype(jnp.float32) * self.config.head_dim**-0.5
         coefficient = self.config.attention_coefficient
         if visible is not None:
             visible = visible[:, None, None]
@@ -248,9 +253,9 @@ class MLP(nn.Module):
         h = affine("btm,mf->btf", x, Affine(config, width, neurons, bias, name="up")())
         if config.gated_mlp:
             gate = Affine(config, width, neurons, bias, name="gate")()
-            h = activate(config.activation, affine("btm,mf->btf", x, gate)) * h
+            h = _ACTIVATIONS[config.activation](affine("btm,mf->btf", x, gate)) * h
         else:
-            h = activate(config.activation, h)
+            h = _ACTIVATIONS[config.activation](h)
         down = Affine(config, neurons, width, bias, name="down")()
         return affine("btf,fm->btm", gated(h, control.neurons, control.neurons_edit), down), h
 
@@ -362,7 +367,7 @@ class Unembed(nn.Module):
             x = Norm(config, name="final_norm")(x, keep)
         if config.head == "masked_lm":
             transform = Affine(config, (config.width,), (config.width,), True, name="transform")()
-            x = activate(config.activation, affine("btm,mn->btn", x, transform))
+            x = _ACTIVATIONS[config.activation](affine("btm,mn->btn", x, transform))
             x = Norm(config, name="transform_norm")(gated(x, keep, None), keep)
         outputs = config.outputs or config.vocab
         if config.tied:
@@ -374,7 +379,7 @@ class Unembed(nn.Module):
         if config.unembed_bias:
             bias = self.param("bias", nn.initializers.zeros, (outputs,))
         if only is None:
-            return shifted(einsum("btm,mv->btv", x, kernel).astype(jnp.float32), bias)
+            return _shifted(einsum("btm,mv->btv", x, kernel).astype(jnp.float32), bias)
         logits = einsum("btm,mba->bta", x, kernel[:, only]).astype(jnp.float32)
         return logits if bias is None else logits + bias[only][:, None]
 

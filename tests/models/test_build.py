@@ -1,0 +1,83 @@
+"""The model object: parameters that fit, functions that are shared."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxcompress import tree, types
+from jaxcompress.models import create, shapes
+from tests import families
+
+
+def changed(params, path, leaf):
+    """A copy of the tree with one leaf replaced, or removed if `None`."""
+    head, _, rest = path.partition("/")
+    inner = changed(params.get(head, {}), rest, leaf) if rest else leaf
+    out = {**params, head: inner}
+    if inner is None:
+        del out[head]
+    return out
+
+
+def test_parameters_that_do_not_fit_are_named():
+    model = families.model("gpt2")
+    params = model.params
+    with pytest.raises(ValueError, match="either params or key"):
+        create(model.config)
+    with pytest.raises(ValueError, match="either params or key"):
+        create(model.config, params, key=jax.random.key(0))
+    with pytest.raises(ValueError, match=r"missing: \['blocks/attn/query/bias'\]"):
+        create(model.config, changed(params, "blocks/attn/query/bias", None))
+    with pytest.raises(ValueError, match=r"left over: \['head/kernel'\]"):
+        create(model.config, changed(params, "head/kernel", jnp.ones((8, 11))))
+    with pytest.raises(
+        ValueError, match=r"params/embed/tokens: expected shape \(11, 8\), got shape \(12, 8\)"
+    ):
+        create(model.config, changed(params, "embed/tokens", jnp.ones((12, 8))))
+    with pytest.raises(ValueError, match="missing"):
+        create(families.config("uneven"), params)
+
+
+@pytest.mark.parametrize("name", families.NAMES)
+def test_shapes_without_arrays(name):
+    like = tree.paths(shapes(families.config(name)))
+    real = tree.paths(families.model(name).params)
+    assert {k: v.shape for k, v in like.items()} == {k: v.shape for k, v in real.items()}
+
+
+def test_keys_decide_the_parameters():
+    config = families.config("llama")
+    one, same, other = (create(config, key=jax.random.key(i)).params for i in (0, 0, 1))
+    kernels = [p["blocks"]["attn"]["query"]["kernel"] for p in (one, same, other)]
+    assert (kernels[0] == kernels[1]).all() and (kernels[0] != kernels[2]).all()
+    assert (kernels[0][0] != kernels[0][1]).all()  # layers differ
+
+
+def test_equal_configurations_share_compiled_functions():
+    one, two = create(families.config("gpt2"), key=jax.random.key(0)), families.model("gpt2")
+    assert one.apply is two.apply and one.resume is two.resume
+    other = two.replace(config=dataclasses.replace(two.config, dtype="bfloat16"))
+    assert other.apply is not two.apply
+
+
+def test_models_keep_the_protocol():
+    model = families.model("gpt2")
+    assert isinstance(model, types.Model) and isinstance(model, types.Resumable)
+    assert model.replace(name="x").name == "x" and model.name == ""
+
+
+def test_an_existing_jit_traces_a_model_once():
+    model, traces = families.model("gpt2"), []
+
+    @jax.jit
+    def forward(params, tokens):
+        traces.append(1)
+        return model.apply(params, tokens).logits
+
+    for seed in range(3):
+        forward(families.randomized(model.config, seed), families.tokens(seed))
+    assert len(traces) == 1

@@ -1,0 +1,150 @@
+"""Starting in the middle equals starting at the beginning, for a fixed and for a traced layer."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcompress.models import Gates, resume
+from tests import families
+from tests.families import BATCH, LENGTH
+
+LAYERS = 3
+WHERE = np.array([LENGTH - 1, 2, 1])
+
+
+def traced(layer):
+    return jnp.asarray(layer)
+
+
+@functools.cache
+def reference(name, gated):
+    """The whole run, its stream, and gates that keep the layers before the last two."""
+    model, mask = families.model(name), families.mask("right")
+    gates = None
+    if gated:
+        values = np.random.default_rng(4).uniform(0, 1, (LAYERS, 4)).astype(np.float32)
+        values[0] = 1
+        gates = Gates(heads=jnp.asarray(values))
+    out = model.apply(
+        model.params, families.tokens(), attention_mask=mask, gates=gates, taps=("resid",)
+    )
+    return model, {"attention_mask": mask, "gates": gates}, out
+
+
+@pytest.mark.parametrize("form", [int, traced])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "bert"])
+def test_every_layer_and_split_gates(name, form):
+    model, options, out = reference(name, gated=True)
+    # A fixed layer compiles anew for each: all of them for one family is enough.
+    for layer in range(LAYERS + 1) if form is traced or name == "gpt2" else (1,):
+        late = model.resume(model.params, out.taps["resid"][layer], form(layer), **options)
+        np.testing.assert_allclose(late.logits, out.logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", [int, traced])
+def test_without_split(form):
+    model, options, out = reference("gpt2", gated=True)
+    for layer in (1, LAYERS):
+        late = model.resume(
+            model.params, out.taps["resid"][layer], form(layer), split=False, **options
+        )
+        np.testing.assert_allclose(late.logits, out.logits, atol=1e-5)
+
+
+def test_uneven_layers():
+    model, options, out = reference("uneven", gated=True)
+    for layer in (1, 2):
+        late = model.resume(model.params, out.taps["resid"][layer], layer, **options)
+        np.testing.assert_allclose(late.logits, out.logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", [int, traced])
+@pytest.mark.parametrize(("name", "gated"), [("gpt2", True), ("llama", False)])
+def test_prefix_and_answers(name, gated, form):
+    """Only positions 2 and later are run, and logits formed at one of them."""
+    model, options, out = reference(name, gated)
+    start, stream = 2, out.taps["resid"]
+    where = np.maximum(WHERE, start)
+    for layer in (0, 1, LAYERS - 1, LAYERS) if form is traced else (1, LAYERS - 1):
+        late = model.resume(
+            model.params, stream[layer][:, start:], form(layer), prefix=stream[:, :, :start],
+            answer_position=where, **options,
+        )  # fmt: skip
+        expected = out.logits[np.arange(BATCH), where]
+        np.testing.assert_allclose(late.logits, expected, atol=1e-5)
+
+
+def test_prefix_without_answers_gives_the_later_positions():
+    model, options, out = reference("llama", gated=False)
+    stream = out.taps["resid"]
+    late = model.resume(
+        model.params, stream[1][:, 2:], 1, prefix=stream[:, :, :2], taps=("resid",), **options
+    )
+    np.testing.assert_allclose(late.logits, out.logits[:, 2:], atol=1e-5)
+    np.testing.assert_allclose(late.taps["resid"], stream[1:, :, 2:], atol=1e-5)
+
+
+def test_one_trace_serves_all_gates_and_layers():
+    model, options, out = reference("gpt2", gated=True)
+    traces = []
+
+    @jax.jit
+    def suffix(resid, layer, gates):
+        traces.append(1)
+        return model.resume(model.params, resid, layer, **{**options, "gates": gates}).logits
+
+    for layer in range(LAYERS):
+        gates = jax.tree.map(lambda g, layer=layer: g * (0.5 + layer), options["gates"])
+        suffix(out.taps["resid"][layer], jnp.asarray(layer), gates)
+    assert len(traces) == 1
+
+
+def raw(name, resid, layer, **options):
+    model = families.model(name)
+    return jax.eval_shape(lambda x, i: resume(model.config, model.params, x, i, **options),
+                          resid, layer)  # fmt: skip
+
+
+RESID = jnp.zeros((BATCH, LENGTH, 8))
+
+
+@pytest.mark.parametrize(
+    ("name", "resid", "options", "message"),
+    [
+        ("gpt2", RESID, {"taps": ("resid",)}, "layer: expected an int, as there are taps"),
+        ("uneven", RESID, {}, "layer: expected an int, as there are layers of different sizes"),
+        (
+            "bert",
+            RESID[:, 2:],
+            {"prefix": jnp.zeros((4, BATCH, 2, 8))},
+            "prefix: expected a causal",
+        ),
+        ("gpt2", RESID[..., :7], {}, r"resid: expected \(batch, position, 8\)"),
+        ("gpt2", RESID[0], {}, "resid: expected"),
+        ("gpt2", RESID, {"attention_mask": np.ones((BATCH, 4), int)}, "attention_mask: expected 6"),
+        (
+            "gpt2",
+            RESID[:, 2:],
+            {
+                "prefix": jnp.zeros((4, BATCH, 2, 8)),
+                "gates": Gates(width=jnp.ones((BATCH, LENGTH - 2, 8))),
+            },
+            r"gates\.width: expected the same at all positions",
+        ),
+    ],
+)
+def test_errors(name, resid, options, message):
+    with pytest.raises(ValueError, match=message):
+        raw(name, resid, jnp.asarray(1), **options)
+
+
+@pytest.mark.parametrize("layer", [-1, LAYERS + 1])
+def test_layers_that_are_not_there(layer):
+    model = families.model("gpt2")
+    with pytest.raises(ValueError, match="layer: expected a whole number in"):
+        resume(model.config, model.params, RESID, layer)
