@@ -259,8 +259,8 @@ def deepest(sources: Sources) -> list[str]:
         longest = max((below(target) for target in sorted(graph[module])), key=len, default=())
         return longest if module.endswith("__init__") else (module, *longest)
 
-    # `__main__` is the process's way in, not a step of the structure: nothing can import it.
-    modules = [module for module in graph if not module.endswith("__main__")]
+    # The process's ways in are no steps of the structure: nothing below can import them.
+    modules = [module for module in graph if module.split(".")[-1] not in ("__main__", "cli")]
     return list(max((below(module) for module in modules), key=len, default=()))
 
 

@@ -52,7 +52,17 @@ def start(model: Any, prompts: Prompts, metric: Metric, taps: tuple[str, ...] = 
       ValueError: for prompts that do not fit the model.
 
     Example:
-      >>> start(model, prompts, logit_difference).clean  # doctest: +SKIP
+      >>> from types import SimpleNamespace
+      >>> from jaxcompress.types import Output
+      >>> model = SimpleNamespace(
+      ...     config=None,
+      ...     params=jnp.eye(3),
+      ...     apply=lambda params, tokens: Output(params[tokens], {}),
+      ... )
+      >>> row = np.ones((1, 1), np.int32)
+      >>> prompts = Prompts(row, row, row, 0 * row[:, 0], row, 2 * row)
+      >>> start(model, prompts, logit_difference).clean.tolist()
+      [1.0]
     """
     prompts = checked(model.config, prompts)
     shares = hasattr(model, "resume")
@@ -95,6 +105,17 @@ def run(
 
     Returns:
       Its `Output`; logits are at the answer positions if the model can `resume`.
+
+    Example:
+      >>> from types import SimpleNamespace
+      >>> from jaxcompress.types import Output
+      >>> model = SimpleNamespace(
+      ...     params=jnp.eye(3), apply=lambda params, tokens: Output(params[tokens], {})
+      ... )
+      >>> row = np.ones((1, 1), np.int32)
+      >>> prompts = Prompts(row, row, None, 0 * row[:, 0], row, 2 * row)
+      >>> run(model, prompts).logits.tolist()
+      [[[0.0, 1.0, 0.0]]]
     """
     native = hasattr(model, "resume")
     tokens = prompts.tokens if tokens is None else tokens
@@ -125,14 +146,28 @@ def options(
 
 
 def at_answer(logits: jax.Array, prompts: Prompts) -> jax.Array:
-    """(batch, vocab) logits at the answer positions, from logits with or without positions."""
+    """(batch, vocab) logits at the answer positions, from logits with or without positions.
+
+    Example:
+      >>> row = jnp.ones((1, 1), jnp.int32)
+      >>> prompts = Prompts(row, row, None, row[:, 0], row, row)
+      >>> at_answer(jnp.arange(6.0).reshape(1, 3, 2), prompts).tolist()
+      [[2.0, 3.0]]
+    """
     if logits.ndim == 2:
         return logits
     return jnp.take_along_axis(logits, prompts.answer_position[:, None, None], axis=1)[:, 0]
 
 
 def narrowed(prompts: Prompts) -> tuple[Prompts, jax.Array]:
-    """Prompts whose answers index (batch, right + wrong) logits, and the tokens of these."""
+    """Prompts whose answers index (batch, right + wrong) logits, and the tokens of these.
+
+    Example:
+      >>> row = jnp.ones((1, 1), jnp.int32)
+      >>> view, tokens = narrowed(Prompts(row, row, None, row[:, 0], 7 * row, 4 * row))
+      >>> view.correct.tolist(), view.wrong.tolist(), tokens.tolist()
+      ([[0]], [[1]], [[7, 4]])
+    """
     both = jnp.concatenate([prompts.correct, prompts.wrong], axis=1)
     place = jnp.where(both >= 0, jnp.arange(both.shape[1])[None], -1)
     count = prompts.correct.shape[1]
@@ -141,7 +176,13 @@ def narrowed(prompts: Prompts) -> tuple[Prompts, jax.Array]:
 
 
 def checked(config: Any, prompts: Prompts) -> Prompts:
-    """Valid prompts on the device; a mask that masks nothing is dropped."""
+    """Valid prompts on the device; a mask that masks nothing is dropped.
+
+    Example:
+      >>> row = np.ones((1, 1), np.int32)
+      >>> checked(None, Prompts(row, row, row, 0 * row[:, 0], row, row)).attention_mask is None
+      True
+    """
     prompts.validate(getattr(config, "vocab", None), getattr(config, "context", None))
     if np.asarray(prompts.attention_mask).all():
         prompts = dataclasses.replace(prompts, attention_mask=None)

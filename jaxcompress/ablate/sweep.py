@@ -137,8 +137,18 @@ def measure(
       progress: as in `sweep`.
 
     Example:
-      >>> measure(model, start(model, prompts, metric), components(model.config, "heads"), None,
-      ...         metric=metric)  # doctest: +SKIP
+      >>> from types import SimpleNamespace
+      >>> from jaxcompress.types import Output
+      >>> def apply(params, tokens, gates=None):
+      ...     kept = jnp.ones(2) if gates is None else gates.mlps
+      ...     return Output(jnp.stack([kept.sum(), 0 * params.sum()])[None, None], {})
+      >>> model = SimpleNamespace(config=SimpleNamespace(layers=2), params=jnp.eye(2), apply=apply)
+      >>> row = np.ones((1, 1), np.int32)
+      >>> prompts = Prompts(row, row, row, 0 * row[:, 0], row, 0 * row)
+      >>> metric = get_metric("probability")
+      >>> items = components(model.config, "mlps")
+      >>> measure(model, start(model, prompts, metric), items, None, metric=metric).mean.shape
+      (2,)
     """
     check_batching(chunk, devices)
     shares = base.resid is not None

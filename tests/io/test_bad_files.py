@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -299,9 +298,22 @@ def test_what_transformers_cannot_say_is_not_saved(tmp_path, name, changes, mess
     assert not list(tmp_path.iterdir())
 
 
-def test_nan_is_found_before_it_is_used():
-    with pytest.raises(ValueError, match="arrays: expected 'embed.W_E'"):
-        io.from_transformer_lens({"blocks.0.attn.W_Q": np.zeros((1, 2, 3))})
-    with pytest.raises(ValueError, match=r"config\.layer_norm: expected False"):
-        io.from_haiku({}, {"layer_norm": True})
-    assert jnp.isnan(jnp.nan)
+def lens_arrays():
+    """The smallest network in TransformerLens's names: one layer, one head, width 2."""
+    block = "blocks.0."
+    shapes = {f"{block}attn.W_{c}": (1, 2, 2) for c in "QKVO"}
+    shapes |= {f"{block}mlp.W_in": (2, 3), f"{block}mlp.W_out": (3, 2)}
+    shapes |= {"embed.W_E": (5, 2), "pos_embed.W_pos": (4, 2), "unembed.W_U": (2, 5)}
+    return {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+
+
+def test_research_arrays_that_are_missing_or_not_finite():
+    assert io.from_transformer_lens(lens_arrays()).config.layers == 1
+    for name in ("embed.W_E", "blocks.0.attn.W_O", "unembed.W_U"):
+        arrays = lens_arrays()
+        arrays[name][..., 0] = np.nan
+        with pytest.raises(ValueError, match="arrays.* expected finite numbers, got"):
+            io.from_transformer_lens(arrays)
+        del arrays[name]
+        with pytest.raises(ValueError, match=f"arrays: expected '{name}'"):
+            io.from_transformer_lens(arrays)
