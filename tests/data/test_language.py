@@ -160,9 +160,18 @@ def test_evaluation_is_the_held_out_part_of_the_task(tokenizer, name):
     assert len(trained) == sum(not language.held_out(pair.clean) for pair in all_texts)
 
 
-def test_not_enough_held_out_prompts(tokenizer):
-    with pytest.raises(ValueError, match=r"count: expected at most \d+ held-out prompts"):
-        language.evaluation("greater_than", tokenizer, 6000, jax.random.key(0))
+def test_not_enough_held_out_prompts(tokenizer, monkeypatch):
+    few = tasks.texts("months", 40, jax.random.key(0))
+    monkeypatch.setattr(tasks, "texts", lambda *args, **options: few)
+    with pytest.raises(ValueError, match=r"count: expected at most \d held-out prompts, got 20"):
+        language.evaluation("months", tokenizer, 20, jax.random.key(0))
+
+
+def test_pools_must_not_be_empty(tokenizer, monkeypatch):
+    monkeypatch.setattr(language, "held_out", lambda text: True)
+    assert language.documents("months", tokenizer, 5, jax.random.key(0)) == ()
+    with pytest.raises(ValueError, match="pool: expected enough for one document of 'numerals'"):
+        language.corpus(tokenizer, 5, jax.random.key(0), pool=5)
 
 
 def test_rows_are_whole_documents_and_filler(tokenizer, corpus):
