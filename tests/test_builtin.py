@@ -118,7 +118,7 @@ def test_logits_are_those_of_transformers(models, name):
     ).eval()
     model = models[name]
     prompts = tasks.get("ioi", model.tokenizer, 8, jax.random.key(1), padding_side="right")
-    tokens = np.asarray(prompts.tokens)
+    tokens = np.array(prompts.tokens)  # a copy: torch wants to be able to write
     with torch.no_grad():
         expected = reference(torch.from_numpy(tokens).long()).logits.numpy()
     got = model.apply(model.params, prompts.tokens).logits

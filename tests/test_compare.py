@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -171,7 +172,9 @@ def test_interrupted_leaves_nothing(
     def interrupt(*args: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("jaxcompress.align.profile.run", interrupt)
+    # By its module: the package re-exports the function under the same name.
+    module = importlib.import_module("jaxcompress.compare")
+    monkeypatch.setattr(module, "align_profiles", interrupt)
     with pytest.raises(KeyboardInterrupt):
         compare(teacher, student, TASKS, tmp_path / "run", config=SETTINGS)
     assert not list(tmp_path.iterdir())
