@@ -44,20 +44,14 @@ def logits(model, prompts):
     ).logits
 
 
-# Not reached yet, and meant to be: with more steps, see configs/builtin/default.yaml. Strict, so
-# that the mark goes when the model is good enough.
-SHORT = pytest.mark.xfail(strict=True, reason="the teacher is right on 0.6 of induction, not 0.98")
-WITH_SHORT = [pytest.param(t, marks=SHORT) if t == "induction" else t for t in TARGETS]
-
-
-@pytest.mark.parametrize("task", WITH_SHORT)
+@pytest.mark.parametrize("task", TARGETS)
 def test_the_teacher_masters_held_out_prompts(models, task):
     teacher = models["teacher"]
     prompts = language.evaluation(task, teacher.tokenizer, 128, jax.random.key(77))
     assert float(tasks.accuracy(logits(teacher, prompts), prompts).mean()) >= TARGETS[task]
 
 
-@pytest.mark.parametrize("task", WITH_SHORT)
+@pytest.mark.parametrize("task", TARGETS)
 def test_the_teacher_needs_what_was_corrupted(models, task):
     """With the deciding facts changed the same answers are no longer given."""
     teacher = models["teacher"]

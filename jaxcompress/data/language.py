@@ -44,7 +44,7 @@ SHARES: Mapping[str, float] = {
     "number_words": 0.5,
     "months": 0.5,
     "ioi": 3.0,
-    "greater_than": 1.0,
+    "greater_than": 1.5,
     "induction": 8.0,
     "known_facts": 0.5,
     "filler": 0.5,

@@ -138,9 +138,9 @@ def test_sequences_are_repeated(tokenizer):
 
 def test_held_out_prompts_are_never_trained_on(tokenizer):
     """Checked on ids: no document of greater-than, of which most of all are made, has one."""
-    trained = language.documents("greater_than", tokenizer, 5000, jax.random.key(4))
+    trained = language.documents("greater_than", tokenizer, 1500, jax.random.key(4))
     bodies = {tuple(document.ids[-13:-2]) for document in trained}
-    assert len(bodies) > 4000
+    assert len(bodies) > 1200
     prompts = language.evaluation("greater_than", tokenizer, 100, jax.random.key(4))
     assert len(prompts) == 100
     length = int(prompts.attention_mask[0].sum())

@@ -1,4 +1,4 @@
-"""Real models behave as was measured before they were put here (shared/data/README.md)."""
+"""Real models behave as was measured before they were put here (the README beside the data)."""
 
 from __future__ import annotations
 

@@ -20,7 +20,8 @@ REMOVED = {
     "heads": [(0, 1), (2, 3)],
     "attns": [1],
     "mlps": [0, 2],
-    "neurons": [(0, 0), (1, 5), (2, 2)],
+    # Half of them, so that not all are silent in a model with ReLU.
+    "neurons": [(layer, i) for layer in range(3) for i in range(0, 6, 2)],
     "width": [1, 6],
 }
 
@@ -68,7 +69,7 @@ def test_off_is_deleted(name):
         got = run(model, full(model.config, **{field: off}))
         expected = model.apply(deleted(model, field), families.tokens()).logits
         np.testing.assert_allclose(got, expected, atol=1e-5, err_msg=field)
-        assert np.abs(got - whole).max() > 1e-2, field
+        assert np.abs(got - whole).max() > 1e-3, field
 
 
 WIDTH_AXES = {
