@@ -6,7 +6,7 @@
 4
 """
 
-from jaxcompress import ablate, align, io, measure, models, report, tasks
+from jaxcompress import ablate, align, distill, io, lora, measure, models, prune, report, tasks
 from jaxcompress.compare import compare
 from jaxcompress.io import load, save
 from jaxcompress.models import Edits, Gates, Model, ModelConfig, create
@@ -22,10 +22,13 @@ __all__ = [
     "align",
     "compare",
     "create",
+    "distill",
     "io",
     "load",
+    "lora",
     "measure",
     "models",
+    "prune",
     "report",
     "save",
     "tasks",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-__all__ = ["count", "index", "nbytes", "paths", "stack", "unstack"]
+__all__ = ["count", "index", "nbytes", "nest", "paths", "stack", "unstack"]
 
 
 def index(tree: Any, i: Any) -> Any:
@@ -51,6 +51,23 @@ def paths(tree: Any) -> dict[str, Any]:
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested dicts from slash-joined paths: the inverse of `paths`.
+
+    Example:
+      >>> nest({"a/b": 1, "a/c": 2})
+      {'a': {'b': 1, 'c': 2}}
+    """
+    found: dict[str, Any] = {}
+    for path, leaf in flat.items():
+        *folders, name = path.split("/")
+        here = found
+        for folder in folders:
+            here = here.setdefault(folder, {})
+        here[name] = leaf
+    return found
 
 
 def count(tree: Any) -> int:

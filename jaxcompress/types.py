@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 
-__all__ = ["Model", "Output", "Params", "Resumable", "Taps"]
+__all__ = ["Adapter", "Model", "Output", "Params", "Resumable", "Taps"]
 
 Params = Mapping[str, Any]
 """Nested dict of arrays; what `init` returns and `apply` takes."""
@@ -66,3 +66,10 @@ class Resumable(Model, Protocol):
 
     @property
     def resume(self) -> Any: ...
+
+
+@runtime_checkable
+class Adapter(Protocol):
+    """What a forward takes as `lora`: something that knows the parameters with its edit in them."""
+
+    def merged(self, params: Any) -> Any: ...

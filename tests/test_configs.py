@@ -16,6 +16,9 @@ from tests.conftest import ROOT
 ELSEWHERE = {
     "builtin": "scripts.train_builtin:Config",
     "compare": "jaxcompress.compare:CompareConfig",
+    "distill": "jaxcompress.finetune:DistillConfig",
+    "lora": "jaxcompress.finetune:LoraConfig",
+    "prune": "jaxcompress.compress:PruneConfig",
 }
 
 # Lines of the header comment that every file starts with, such as `# Minutes: 3 on 2 CPU cores`.

@@ -80,8 +80,8 @@ CASES = tuple(_MAKE)
 @functools.cache
 def torch_model(name: str):
     """The model, every parameter drawn anew so that biases and norms matter."""
-    model = _MAKE[name]().eval()
     torch.manual_seed(0)
+    model = _MAKE[name]().eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.4 * torch.randn_like(parameter))

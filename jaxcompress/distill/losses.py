@@ -1,12 +1,16 @@
-"""Losses on logits: `(logits, target, mask) -> (mean, count)`, over the positions the mask keeps.
+"""Losses on logits: `(student, teacher, mask, ...) -> (mean, count)`, over the positions kept.
 
 All are pure and safe under `jit`, `vmap` and `grad`. The mean is over positions, each counted by
 its weight in `mask`; `count` is the sum of weights, with which means of several batches are put
-together. What stands at a position of weight 0, be it NaN, changes neither value nor gradient.
+together. What stands at a position of weight 0, be it NaN, changes neither value nor gradient. The
+teacher is a constant: no gradient goes to it.
+
+p is the teacher's distribution and q the student's. Forward is KL(p || q), reverse KL(q || p).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,13 +19,26 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from jaxcompress import check
+from jaxcompress.distill import masked
 
-__all__ = ["cross_entropy", "forward_kl"]
+__all__ = [
+    "cross_entropy",
+    "forward_kl",
+    "jsd",
+    "mixed",
+    "reverse_kl",
+    "top_k_kl",
+    "total_variation",
+]
+
+TAILS = ("bucket", "renormalise")
+
+IMPOSSIBLE = -1e4  # in place of log 0 where a finite number is needed
 
 
 def forward_kl(
     student_logits: Float[Array, "*positions v"],
-    teacher_logits: Float[Array, "*positions v"],
+    teacher_logits: Float[Array, "..."],
     mask: Any = None,
     *,
     temperature: Any = 1.0,
@@ -42,7 +59,7 @@ def forward_kl(
       The mean in nats times T^2, and the sum of weights; the mean of no positions is 0.
 
     Raises:
-      ValueError: for a temperature that is not positive, or a mask that has another shape.
+      ValueError: for a temperature that is not positive, or a shape that is not the student's.
 
     Example:
       >>> loss, count = forward_kl(jnp.array([[0.0, 1.0]]), jnp.array([[0.0, 1.0]]))
@@ -51,18 +68,168 @@ def forward_kl(
 
     Reference: Hinton et al. 2015 (arXiv 1503.02531), section 2.
     """
-    if isinstance(temperature, int | float) and not temperature > 0:
-        raise check.fail("temperature", "a number above 0", temperature)
-    weights = _weights(mask, student_logits)
-    student = jax.nn.log_softmax(_kept(student_logits, weights) / temperature, axis=-1)
-    teacher = _kept(jax.lax.stop_gradient(teacher_logits), weights) / temperature
-    teacher = jax.nn.log_softmax(teacher, axis=-1)
-    # 0 * log 0 is 0, but 0 * -inf is NaN, in the gradient too. With both at 0 an entry adds
-    # exp(0) * (0 - 0), and nothing flows back through it.
-    possible = jnp.exp(teacher) > 0
-    student, teacher = (jnp.where(possible, log, 0.0) for log in (student, teacher))
-    divergence = optax.losses.kl_divergence_with_log_targets(student, teacher)
-    return _mean(divergence * temperature**2, weights)
+    student, teacher, weights = _logs(student_logits, teacher_logits, mask, temperature)
+    return masked.mean(masked.divergence(teacher, student) * temperature**2, weights)
+
+
+def reverse_kl(
+    student_logits: Float[Array, "*positions v"],
+    teacher_logits: Float[Array, "..."],
+    mask: Any = None,
+    *,
+    temperature: Any = 1.0,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Reverse KL with temperature: how unlikely the teacher finds what the student would say.
+
+    T^2 * sum_v q_v log(q_v / p_v) with p = softmax(teacher / T) and q = softmax(student / T), per
+    position. It prefers a student that leaves tokens out to one that adds some.
+
+    Args:
+      student_logits: (..., vocab).
+      teacher_logits: (..., vocab). An entry of -inf is a token the teacher rules out: what the
+        student puts there costs 1e4 nats per unit of probability, where the formula says infinity.
+        Set the student's logits to -inf there as well and it costs nothing.
+      mask: (...) weights, at least 0, or bools; `None` is 1 everywhere.
+      temperature: T, above 0. May be traced, and is then not checked.
+
+    Returns:
+      The mean in nats times T^2, and the sum of weights; the mean of no positions is 0.
+
+    Raises:
+      ValueError: for a temperature that is not positive, or a shape that is not the student's.
+
+    Example:
+      >>> loss, count = reverse_kl(jnp.array([[0.0, 0.0]]), jnp.array([[0.0, 1.0]]))
+      >>> round(float(loss), 4), float(count)
+      (0.1201, 1.0)
+
+    Reference: Gu et al. 2024 (MiniLLM, arXiv 2306.08543), section 2.1, token by token.
+    """
+    student, teacher, weights = _logs(student_logits, teacher_logits, mask, temperature)
+    teacher = jnp.where(teacher == -jnp.inf, IMPOSSIBLE, teacher)
+    divergence = masked.divergence(student, teacher)
+    return masked.mean(divergence * temperature**2, weights)
+
+
+def jsd(
+    student_logits: Float[Array, "*positions v"],
+    teacher_logits: Float[Array, "..."],
+    mask: Any = None,
+    *,
+    beta: float | int = 0.5,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Generalised Jensen-Shannon divergence, between forward (`beta` 0) and reverse KL (1).
+
+    beta * KL(p || m) + (1 - beta) * KL(q || m) with m = beta * p + (1 - beta) * q.
+
+    At 0 and 1 the formula is 0; as in GKD and TRL the value there is its limit divided by beta or
+    by 1 - beta, which are forward and reverse KL. So the value jumps at the ends: at beta = 0.01
+    the loss and its gradient are about 0.01 times those of forward KL, which takes a learning rate
+    100 times larger; likewise at 0.99.
+
+    Args:
+      student_logits: (..., vocab).
+      teacher_logits: (..., vocab); -inf is a token the teacher rules out.
+      mask: (...) weights, at least 0, or bools; `None` is 1 everywhere.
+      beta: the teacher's share of the mixture, in [0, 1].
+
+    Returns:
+      The mean in nats, and the sum of weights; the mean of no positions is 0.
+
+    Raises:
+      ValueError: for a `beta` outside [0, 1], or a shape that is not the student's.
+
+    Example:
+      >>> student, teacher = jnp.array([[0.0, 0.0]]), jnp.array([[0.0, 200.0]])
+      >>> round(float(jsd(student, teacher)[0]), 4)
+      0.2158
+
+    Reference: Agarwal et al. 2024 (GKD, arXiv 2306.13649), section 2.
+    """
+    _fraction("beta", beta)
+    if beta in (0, 1):
+        return (reverse_kl if beta else forward_kl)(student_logits, teacher_logits, mask)
+    student, teacher, weights = _logs(student_logits, teacher_logits, mask)
+    mixture = beta * jnp.exp(teacher) + (1 - beta) * jnp.exp(student)
+    mixture = jnp.log(jnp.maximum(mixture, jnp.finfo(jnp.float32).tiny))
+    divergences = [masked.divergence(log, mixture) for log in (teacher, student)]
+    return masked.mean(beta * divergences[0] + (1 - beta) * divergences[1], weights)
+
+
+def total_variation(
+    student_logits: Float[Array, "*positions v"],
+    teacher_logits: Float[Array, "..."],
+    mask: Any = None,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Total variation: the probability that the student would have to move.
+
+    1/2 * sum_v |p_v - q_v|, in [0, 1].
+
+    Args:
+      student_logits: (..., vocab).
+      teacher_logits: (..., vocab); -inf is a token the teacher rules out.
+      mask: (...) weights, at least 0, or bools; `None` is 1 everywhere.
+
+    Returns:
+      The mean, and the sum of weights; the mean of no positions is 0.
+
+    Raises:
+      ValueError: for a shape that is not the student's.
+
+    Example:
+      >>> loss, _ = total_variation(jnp.array([[0.0, 0.0]]), jnp.array([[0.0, 200.0]]))
+      >>> float(loss)
+      0.5
+
+    Reference: Wen et al. 2023 (f-DISTILL, arXiv 2307.15190).
+    """
+    student, teacher, weights = _logs(student_logits, teacher_logits, mask)
+    return masked.mean(jnp.abs(jnp.exp(teacher) - jnp.exp(student)).sum(axis=-1) / 2, weights)
+
+
+def top_k_kl(
+    student_logits: Float[Array, "*positions v"],
+    teacher_logits: Float[Array, "..."],
+    mask: Any = None,
+    *,
+    k: int,
+    tail: str = "bucket",
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Forward KL that tells apart the teacher's `k` most likely tokens only.
+
+    With the tail as one bucket, the sum over these tokens of p log(p / q) plus the same term for
+    all others together: never negative, at most forward KL, and what the student puts in the tail
+    costs. Renormalised, the KL of both distributions over these tokens alone: it does not see what
+    the student puts elsewhere. The sum over these tokens without a term for the tail is not
+    offered: it can be negative, and falls without end as the student leaves the distribution.
+
+    Args:
+      student_logits: (..., vocab).
+      teacher_logits: (..., vocab); -inf is a token the teacher rules out. Of equal ones the first
+        are the more likely.
+      mask: (...) weights, at least 0, or bools; `None` is 1 everywhere.
+      k: how many tokens, in [1, vocab]; with all of them this is forward KL.
+      tail: "bucket" or "renormalise".
+
+    Returns:
+      The mean in nats, and the sum of weights; the mean of no positions is 0.
+
+    Raises:
+      ValueError: for `k` out of bounds, an unknown `tail`, or a shape that is not the student's.
+
+    Example:
+      >>> student, teacher = jnp.array([[0.0, 0.0, 0.0]]), jnp.array([[1.0, 0.0, 0.0]])
+      >>> round(float(top_k_kl(student, teacher, k=1)[0]), 4)
+      0.1233
+      >>> float(top_k_kl(student, teacher, k=1, tail="renormalise")[0])
+      0.0
+    """
+    check.integer("k", k, 1, student_logits.shape[-1])
+    check.known("tail", tail, TAILS)
+    student, teacher, weights = _logs(student_logits, teacher_logits, mask)
+    top = jax.lax.top_k(teacher, k)[1]
+    group = _bucket if tail == "bucket" else _renormalise
+    return masked.mean(masked.divergence(group(teacher, top), group(student, top)), weights)
 
 
 def cross_entropy(
@@ -90,23 +257,85 @@ def cross_entropy(
     """
     weights = _weights(mask, logits)
     labels = jnp.where(weights > 0, labels, 0)
-    kept = _kept(logits, weights)
+    kept = masked.keep(logits, weights)
     losses = optax.losses.softmax_cross_entropy_with_integer_labels(kept, labels)
-    return _mean(losses, weights)
+    return masked.mean(losses, weights)
+
+
+def mixed(
+    student_logits: Float[Array, "*positions v"],
+    teacher_logits: Float[Array, "..."],
+    mask: Any,
+    labels: Int[Array, "*positions"],
+    *,
+    alpha: Any = 0.5,
+    distillation: Callable[..., tuple[Any, Any]] = forward_kl,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """A distillation loss mixed with the cross-entropy: the teacher's word and the text's.
+
+    alpha * distillation + (1 - alpha) * cross_entropy.
+
+    Args:
+      student_logits: (..., vocab).
+      teacher_logits: (..., vocab).
+      mask: (...) weights, at least 0, or bools; `None` is 1 everywhere.
+      labels: (...) integers in [0, vocab), as in `cross_entropy`.
+      alpha: the teacher's share, in [0, 1]. May be traced, and is then not checked.
+      distillation: any loss `(student_logits, teacher_logits, mask) -> (mean, count)`; fix its
+        options with `functools.partial(forward_kl, temperature=2.0)`.
+
+    Returns:
+      The mean in nats, and the sum of weights; the mean of no positions is 0.
+
+    Raises:
+      ValueError: for an `alpha` outside [0, 1], or a shape that is not the student's.
+
+    Example:
+      >>> logits, labels = jnp.zeros((1, 4)), jnp.array([2])
+      >>> loss, count = mixed(logits, logits, None, labels, alpha=0.75)
+      >>> round(float(loss), 4), float(count)
+      (0.3466, 1.0)
+
+    Reference: Hinton et al. 2015 (arXiv 1503.02531), section 2.
+    """
+    if isinstance(alpha, int | float):
+        _fraction("alpha", alpha)
+    soft, count = distillation(student_logits, teacher_logits, mask)
+    return alpha * soft + (1 - alpha) * cross_entropy(student_logits, labels, mask)[0], count
 
 
 def _weights(mask: Any, logits: Any) -> jax.Array:
-    if mask is None:
-        return jnp.ones(logits.shape[:-1], jnp.float32)
-    check.shape("mask", mask, [logits.shape[:-1]], "as the logits without their last axis")
-    return jnp.asarray(mask, jnp.float32)
+    return masked.weights(mask, logits.shape[:-1], "as the logits without their last axis")
 
 
-def _kept(logits: Any, weights: jax.Array) -> jax.Array:
-    """Float32 logits, 0 where the weight is 0: a NaN there would otherwise reach the gradient."""
-    return jnp.where(weights[..., None] > 0, logits.astype(jnp.float32), 0.0)
+def _logs(
+    student: Any, teacher: Any, mask: Any, temperature: Any = 1.0
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Log-probabilities of student and teacher in float32, and the weights of the positions."""
+    if isinstance(temperature, int | float) and not temperature > 0:
+        raise check.fail("temperature", "a number above 0", temperature)
+    check.shape("teacher_logits", teacher, [student.shape], "as the student's")
+    weights = _weights(mask, student)
+    kept = (masked.keep(logits, weights) for logits in (student, jax.lax.stop_gradient(teacher)))
+    student, teacher = (jax.nn.log_softmax(logits / temperature, axis=-1) for logits in kept)
+    return student, teacher, weights
 
 
-def _mean(values: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
-    count = weights.sum()
-    return (values * weights).sum() / jnp.where(count > 0, count, 1.0), count
+def _bucket(logs: jax.Array, top: jax.Array) -> jax.Array:
+    """(..., k + 1) log-probabilities of the tokens `top`, and of all others together."""
+    rest = jnp.put_along_axis(logs, top, -jnp.inf, axis=-1, inplace=False)
+    # The logarithm of a sum of zeros is -inf, and its gradient NaN.
+    empty = (rest == -jnp.inf).all(axis=-1, keepdims=True)
+    total = jax.nn.logsumexp(jnp.where(empty, 0.0, rest), axis=-1, keepdims=True)
+    total = jnp.where(empty, -jnp.inf, total)
+    return jnp.concatenate([jnp.take_along_axis(logs, top, axis=-1), total], axis=-1)
+
+
+def _renormalise(logs: jax.Array, top: jax.Array) -> jax.Array:
+    """(..., k) log-probabilities among the tokens `top`."""
+    return jax.nn.log_softmax(jnp.take_along_axis(logs, top, axis=-1), axis=-1)
+
+
+def _fraction(name: str, value: Any) -> None:
+    if not 0 <= value <= 1:
+        raise check.fail(name, "a number in [0, 1]", value)

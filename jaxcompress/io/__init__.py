@@ -1,6 +1,17 @@
 """Files in and out: Hugging Face directories and the small published research models."""
 
-from jaxcompress.io.huggingface import load, save
+from jaxcompress.io.export import padded, save
+from jaxcompress.io.huggingface import load
+from jaxcompress.io.peft import load_adapter, save_adapter
 from jaxcompress.io.research import from_haiku, from_mingpt, from_transformer_lens
 
-__all__ = ["from_haiku", "from_mingpt", "from_transformer_lens", "load", "save"]
+__all__ = [
+    "from_haiku",
+    "from_mingpt",
+    "from_transformer_lens",
+    "load",
+    "load_adapter",
+    "padded",
+    "save",
+    "save_adapter",
+]

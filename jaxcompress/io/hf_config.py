@@ -281,6 +281,9 @@ def to_hf(config: ModelConfig, extra: Mapping[str, Any] | None = None) -> dict[s
         raise check.fail("config.family", f"one of {sorted(_FAMILIES)}", repr(config.family))
     if config.sizes is not None:
         raise check.fail("config.sizes", "layers of one size", "layers that differ")
+    if config.family == "llama" and config.width % config.heads:
+        expected = f"a divisor of the width ({config.width}), as stock Llama demands"
+        raise check.fail("config.heads", expected, config.heads)
     family = _FAMILIES[config.family]
     raw: dict[str, Any] = {"model_type": config.family, "architectures": [family.architecture]}
     for ours, theirs in family.keys.items():

@@ -1,4 +1,4 @@
-"""Models in and out of Hugging Face directories, without PyTorch."""
+"""Models from Hugging Face directories, and from our own, without PyTorch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -15,12 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcompress import check, tree
-from jaxcompress.files import atomic_directory
-from jaxcompress.io import hf_config, hf_names, safetensors
+from jaxcompress.io import hf_config, hf_names, native, safetensors
 from jaxcompress.models.build import Model, create, shapes
 from jaxcompress.models.config import ModelConfig
 
-__all__ = ["load", "resolve", "save"]
+__all__ = ["load", "pack", "resolve"]
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -67,10 +66,15 @@ def load(source: str | Path, *, dtype: Literal["float32", "bfloat16"] = "float32
         raise check.fail(str(path), "JSON", error) from None
     if not isinstance(raw, dict):
         raise check.fail(str(path), "a JSON object", type(raw).__name__)
+    check.known("dtype", dtype, ("float32", "bfloat16"))
     archive = safetensors.Archive(directory)
-    config = _with_head(hf_config.from_hf(raw, str(path)), archive.names)
-    config = dataclasses.replace(config, dtype=check.known("dtype", dtype, ("float32", "bfloat16")))
-    params = _read(config, archive)
+    if raw.get("model_type") == native.MODEL_TYPE:
+        config = dataclasses.replace(native.from_raw(raw, str(path)), dtype=dtype)
+        params = native.read(config, archive)
+    else:
+        config = _with_head(hf_config.from_hf(raw, str(path)), archive.names)
+        config = dataclasses.replace(config, dtype=dtype)
+        params = _read(config, archive)
     return create(config, params, tokenizer=_tokenizer(directory), name=str(source))
 
 
@@ -152,8 +156,8 @@ def _read(config: ModelConfig, archive: safetensors.Archive) -> dict[str, Any]:
         columns = zip(*parts, strict=True)
         for path, column in zip(slot.paths, columns, strict=True):
             array = np.stack(column) if slot.layered else column[0]
-            _insert(params, path, jnp.asarray(array, dtype=config.dtype))
-    return params
+            params[path] = jnp.asarray(array, dtype=config.dtype)
+    return tree.nest(params)
 
 
 def _names(slot: hf_names.Slot, config: ModelConfig) -> list[str]:
@@ -206,6 +210,33 @@ def _unpack(
     return [piece.reshape(shape) for piece, shape in zip(pieces, each, strict=True)]
 
 
+def pack(
+    config: ModelConfig, params: Any, store: Callable[[np.ndarray], np.ndarray]
+) -> dict[str, np.ndarray]:
+    """The tensors of a checkpoint of stock transformers, by name.
+
+    Args:
+      config: one that `hf_config.to_hf` accepts.
+      params: of the model.
+      store: applied to every array, for example a cast to float16.
+
+    Example:
+      >>> import jax
+      >>> config = ModelConfig(family="gpt2", layers=2, heads=2, kv_heads=2, head_dim=4, width=8,
+      ...                      neurons=16, vocab=11, context=5)
+      >>> tensors = pack(config, create(config, key=jax.random.key(0)).params, np.asarray)
+      >>> tensors["transformer.h.1.attn.c_attn.weight"].shape
+      (8, 24)
+    """
+    leaves = tree.paths(params)
+    tensors: dict[str, np.ndarray] = {}
+    for slot in hf_names.slots(config):
+        arrays = [store(np.asarray(leaves[path])) for path in slot.paths]
+        for i, name in enumerate(_names(slot, config)):
+            tensors[name] = _pack([a[i] if slot.layered else a for a in arrays], slot)
+    return tensors
+
+
 def _pack(arrays: list[np.ndarray], slot: hf_names.Slot) -> np.ndarray:
     """The inverse of `_unpack`."""
     flat = [array.reshape(_flat(array.shape, slot.inputs)) for array in arrays]
@@ -228,13 +259,6 @@ def _pooler_shapes(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def _insert(params: dict[str, Any], path: str, leaf: Any) -> None:
-    *folders, name = path.split("/")
-    for folder in folders:
-        params = params.setdefault(folder, {})
-    params[name] = leaf
-
-
 def _tokenizer(directory: Path) -> Any:
     if not any((directory / name).exists() for name in _TOKENIZER_FILES):
         return None
@@ -244,48 +268,3 @@ def _tokenizer(directory: Path) -> Any:
         return transformers.AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
     except Exception as error:  # whatever the tokenizer's own parser raises
         raise check.fail(str(directory), "a readable tokenizer", error) from None
-
-
-def save(
-    model: Model,
-    directory: str | Path,
-    *,
-    overwrite: bool = False,
-    store: Callable[[np.ndarray], np.ndarray] = lambda array: array,
-    extra: Mapping[str, Any] | None = None,
-) -> None:
-    """Writes `config.json`, `model.safetensors` and the tokenizer, for stock transformers to load.
-
-    Args:
-      model: with layers of one size and a configuration that its family can express.
-      directory: new or empty, unless `overwrite`; it appears whole or not at all.
-      overwrite: replace what is there.
-      store: applied to every tensor, for example a cast to float16.
-      extra: further keys of `config.json`, such as `bos_token_id`.
-
-    Raises:
-      ValueError: if the directory is not empty, or stock transformers has no way to say what the
-        model is, naming the constraint.
-
-    Example:
-      >>> import jax, tempfile
-      >>> config = ModelConfig(family="gpt2", layers=2, heads=2, kv_heads=2, head_dim=4, width=8,
-      ...                      neurons=16, vocab=11, context=5)
-      >>> folder = Path(tempfile.mkdtemp()) / "model"
-      >>> save(create(config, key=jax.random.key(0)), folder)
-      >>> load(folder).config == config
-      True
-    """
-    raw = hf_config.to_hf(model.config, extra)
-    leaves = tree.paths(model.params)
-    tensors: dict[str, np.ndarray] = {}
-    for slot in hf_names.slots(model.config):
-        arrays = [store(np.asarray(leaves[path])) for path in slot.paths]
-        for i, name in enumerate(_names(slot, model.config)):
-            tensors[name] = _pack([a[i] if slot.layered else a for a in arrays], slot)
-    raw["dtype"] = str(next(iter(tensors.values())).dtype)
-    with atomic_directory(directory, overwrite) as temporary:
-        (temporary / "config.json").write_text(json.dumps(raw, indent=1, sort_keys=True) + "\n")
-        safetensors.write(temporary / "model.safetensors", tensors)
-        if model.tokenizer is not None:
-            model.tokenizer.save_pretrained(temporary)

@@ -67,12 +67,12 @@ class Model:
 
     @property
     def apply(self) -> Callable[..., Any]:
-        """`apply(params, tokens, *, attention_mask, gates, edits, taps, answer_position)`."""
+        """`apply(params, tokens, *, attention_mask, gates, ..., lora)`: see `transformer.apply`."""
         return _bind_apply(self.config)
 
     @property
     def resume(self) -> Callable[..., Any]:
-        """`resume(params, resid, layer, *, ..., prefix)`: see `transformer.resume`."""
+        """`resume(params, resid, layer, *, ..., prefix, lora)`: see `transformer.resume`."""
         return _bind_resume(self.config)
 
     def replace(self, **changes: Any) -> Model:

@@ -86,6 +86,8 @@ class ModelConfig:
       dtype: type of the computation; norms, softmax and logits are float32 always.
       scan: one compiled block scanned over the layers; `False` unrolls it (same numbers; what
         XLA's cost analysis needs, since it counts a scanned body once).
+      remat: forget the activations of each block after the forward and compute them again for the
+        gradient: less memory, about a third more time, the same numbers.
       sizes: per-layer sizes of an unevenly shrunk model, else `None`.
     """
 
@@ -121,6 +123,7 @@ class ModelConfig:
     pooler: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
     scan: bool = True
+    remat: bool = False
     sizes: tuple[LayerSize, ...] | None = None
 
     def __post_init__(self) -> None:

@@ -22,7 +22,7 @@ from jaxcompress.models.gates import Edits, Gates, controls
 from jaxcompress.models.layers import Block, Embed, Unembed, take
 from jaxcompress.models.positions import positions as token_positions
 from jaxcompress.models.positions import sight
-from jaxcompress.types import Output
+from jaxcompress.types import Adapter, Output
 
 __all__ = ["TAPS", "apply", "init", "resume"]
 
@@ -89,6 +89,7 @@ def apply(
     taps: Sequence[str] = (),
     answer_position: Any = None,
     answer_tokens: Any = None,
+    lora: Adapter | None = None,
 ) -> Output:
     """The forward from tokens; pure, safe under jit, vmap and grad.
 
@@ -104,6 +105,7 @@ def apply(
       answer_position: (batch,); if given, logits are formed there only, and so are the last
         layer's queries and MLP (unless taps are asked for).
       answer_tokens: (batch, answer) integers; if given, logits are formed for these tokens only.
+      lora: an adapter of `jaxcompress.lora`; the forward is that of the parameters merged with it.
 
     Returns:
       `Output(logits, taps)`; float32 logits (batch, position, vocab), without the position axis if
@@ -130,6 +132,7 @@ def apply(
     batch, length = tokens.shape
     if attention_mask is not None:
         check.shape("attention_mask", attention_mask, [(batch, length)])
+    params = params if lora is None else lora.merged(params)
     _, keep = controls(config, gates, edits, batch, length)
     positions = token_positions(attention_mask, length)
     x = Embed(config).apply({"params": params["embed"]}, tokens, positions, keep)
@@ -162,6 +165,7 @@ def resume(
     answer_tokens: Any = None,
     prefix: Any = None,
     split: bool = True,
+    lora: Adapter | None = None,
 ) -> Output:
     """The forward from the residual stream that enters `layer`; arguments as in `apply`.
 
@@ -182,6 +186,7 @@ def resume(
         change at a position changes nothing before it.
       split: gate what each head of the first layer writes, rather than the head. Under `vmap` over
         gates that layer's attention and output projection are then computed once for all gates.
+      lora: as in `apply`.
 
     Returns:
       As `apply`.
@@ -198,6 +203,7 @@ def resume(
       >>> bool(jnp.allclose(late.logits, whole.logits, atol=1e-6))
       True
     """
+    params = params if lora is None else lora.merged(params)
     stack = _Stack(config, params, resid, attention_mask, gates, edits, taps, prefix, split)
     rows = None if answer_position is None else jnp.asarray(answer_position) - stack.earlier
     if isinstance(layer, int):
@@ -308,11 +314,11 @@ class _Stack:
         return self._call(x, params, control, prefix, size, rows, split)
 
     def _call(self, x, params, control, prefix, size, rows=None, split=False):
-        block = Block(self.config, size)
-        variables = {"params": params}
-        told = (self.sight, control, self.keep, rows, split)
-        out: Any = block.apply(variables, x, prefix, *told)
-        x, taps = out
+        def block(params: Any, x: jax.Array, prefix: Any) -> Any:
+            told = (self.sight, control, self.keep, rows, split)
+            return Block(self.config, size).apply({"params": params}, x, prefix, *told)
+
+        x, taps = (jax.checkpoint(block) if self.config.remat else block)(params, x, prefix)
         return x, {name: _widen(name, taps[name], self.config) for name in self.taps}
 
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
-from importlib import resources
 from typing import Any
 
-import jinja2
-
-from jaxcompress.report import sections
-from jaxcompress.report.drawing import png_size
+from jaxcompress.report import page, sections
 from jaxcompress.report.fates import fates
 from jaxcompress.report.heatmaps import ablation_map
-from jaxcompress.report.numbers import NA, count, percent, real
+from jaxcompress.report.numbers import count, percent, real
 from jaxcompress.report.plots import alignment_scores, matched_pairs
 from jaxcompress.report.sections import field
 
@@ -45,28 +40,18 @@ def compare_page(comparison: Mapping[str, Any]) -> str:
     """
     tasks = sections.require(comparison)
     settings = field(comparison, "settings") or {}
-    source = resources.files("jaxcompress.report").joinpath(TEMPLATE).read_text(encoding="utf-8")
-    # Undefined names are errors, so that a slip in the template cannot become a hole in the page.
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["together"] = _together
-    return environment.from_string(source).render(
+    return page.render(
+        TEMPLATE,
         teacher=comparison["teacher"]["name"],
         student=comparison["student"]["name"],
         summary=field(comparison, "summary") or [],
         overview=sections.overview(comparison),
         cost=sections.cost(comparison),
         tasks=[_task(task, i) for i, task in enumerate(tasks)],
-        settings=_settings(settings),
+        settings=page.settings(settings),
         replacement=field(settings, "replacement") or "replacement",
         command=field(settings, "command"),
     )
-
-
-def _together(text: Any) -> str:
-    """A number and its percent sign stay on one line."""
-    return str(text).replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _task(task: Mapping[str, Any], index: int) -> dict[str, Any]:
@@ -81,16 +66,10 @@ def _task(task: Mapping[str, Any], index: int) -> dict[str, Any]:
         "pairs": sections.pairs(task),
         "fates": fates(task),
         "rules": field(task, "fate", "rules") or "",
-        "map": _figure(ablation_map(task), _describe_map(task)),
-        "matched": _figure(matched_pairs(task), _describe_pairs(task)),
-        "scores": _figure(alignment_scores(task), _describe_scores(task)),
+        "map": page.figure(ablation_map(task), _describe_map(task)),
+        "matched": page.figure(matched_pairs(task), _describe_pairs(task)),
+        "scores": page.figure(alignment_scores(task), _describe_scores(task)),
     }
-
-
-def _figure(png: bytes, alt: str) -> dict[str, Any]:
-    width, height = png_size(png)
-    uri = "data:image/png;base64," + base64.b64encode(png).decode()
-    return {"uri": uri, "width": width, "height": height, "alt": alt}
 
 
 def _describe_map(task: Mapping[str, Any]) -> str:
@@ -123,16 +102,3 @@ def _describe_scores(task: Mapping[str, Any]) -> str:
     rows = sections.alignment(task).rows[:3]
     said = "; ".join(f"{row[0]} {row[1]}, with influences permuted {row[2]}" for row in rows)
     return f"Alignment scores for {task['name']} beside their nulls: {said}."
-
-
-def _settings(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Names and values for the footer, one level of mappings spelt out."""
-    return [(str(key), _plain(value)) for key, value in settings.items() if key != "command"]
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {NA if inner is None else inner}" for key, inner in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return NA if value is None else str(value)

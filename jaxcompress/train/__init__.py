@@ -1,8 +1,25 @@
 """A training loop: a loss goes in, a state comes out; resumable to the bit."""
 
+from jaxcompress.train.loggers import tensorboard, wandb
 from jaxcompress.train.loop import fit
+from jaxcompress.train.lora_plus import lora_plus
 from jaxcompress.train.optimizer import OptimizerConfig, optimizer
+from jaxcompress.train.sharding import make_mesh, shardings
 from jaxcompress.train.state import State, create
-from jaxcompress.train.step import Step, make_step
+from jaxcompress.train.step import Step, make_step, mixed_precision
 
-__all__ = ["OptimizerConfig", "State", "Step", "create", "fit", "make_step", "optimizer"]
+__all__ = [
+    "OptimizerConfig",
+    "State",
+    "Step",
+    "create",
+    "fit",
+    "lora_plus",
+    "make_mesh",
+    "make_step",
+    "mixed_precision",
+    "optimizer",
+    "shardings",
+    "tensorboard",
+    "wandb",
+]

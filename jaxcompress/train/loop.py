@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
+from jax.sharding import Mesh
 
-from jaxcompress import check, runs
+from jaxcompress import check, runs, tree
 from jaxcompress.io import checkpoint
+from jaxcompress.train import signals
+from jaxcompress.train.loggers import Logger
+from jaxcompress.train.sharding import DATA, shardings, spread
 from jaxcompress.train.state import State
 from jaxcompress.train.step import Step
 
@@ -30,8 +37,10 @@ def fit(
     batch: int,
     chunk: int = 50,
     run: runs.Run | None = None,
+    loggers: Sequence[Logger] = (),
     checkpoints: str | Path | None = None,
     every: int | None = None,
+    mesh: Mesh | None = None,
     name: str = "train",
     progress: bool = True,
 ) -> State:
@@ -40,17 +49,22 @@ def fit(
     Each step takes `batch` rows of the data at random, with replacement, which depends on the key
     of the state and the number of the step only. A run that was stopped and is called again with
     the same arguments goes on from its last checkpoint and ends in the same numbers, bit for bit.
+    With checkpoints, SIGTERM is obeyed at the end of the chunk: save, and exit with status 0.
 
     Args:
       state: where to start, if there is no checkpoint; it can be used again afterwards.
       step: made by `make_step`.
-      data: pytree of arrays with a common leading axis of rows; put on the device whole.
+      data: pytree of arrays with a common leading axis of rows; put on the device whole, but for
+        memory-mapped ones, of which only the rows in use are read.
       steps: updates in all, those before a resumption included.
       batch: rows of a step.
       chunk: steps in one compiled call. Metrics are means over a chunk.
       run: run folder that a row of metrics is logged to for every chunk.
+      loggers: see `loggers`; they get the same rows.
       checkpoints: folder for checkpoints, of which the last two are kept; `None` for none.
       every: steps between checkpoints, a multiple of `chunk`; by default `chunk`.
+      mesh: devices to spread the rows of a batch and the parameters over, see `shardings`; by
+        default one device.
       name: what is trained, for the progress bar and the rows.
       progress: whether to show a progress bar.
 
@@ -58,8 +72,9 @@ def fit(
       The state after the last step.
 
     Raises:
-      ValueError: if the loss is no longer finite, if a checkpoint is of another kind of state, or
-        for arguments out of range.
+      ValueError: if the loss or the gradient is no longer finite, if a checkpoint cannot be written
+        or is of another kind of state, or for arguments out of range.
+      SystemExit: with status 0, after SIGTERM.
 
     Example:
       >>> import optax
@@ -71,32 +86,35 @@ def fit(
       >>> int(state.step), float(state.params) < 1e-6
       (100, True)
     """
-    every = _check(data, steps, batch, chunk, every)
-    if checkpoints is not None and checkpoint.latest(checkpoints) is not None:
-        state = checkpoint.restore(checkpoints, state)
-    # The compiled call overwrites the state it is given; the caller's must survive that.
-    state = jax.tree.map(jnp.copy, state)
-    data = jax.tree.map(jnp.asarray, data)
+    count, every = _check(data, steps, batch, chunk, every, mesh)
+    state, saved = _begin(state, checkpoints, mesh)
+    data = jax.tree.map(lambda leaf: leaf if _mapped(leaf) else jnp.asarray(leaf), data)
     done = int(state.step)
-    with tqdm.tqdm(total=steps, initial=done, desc=name, disable=not progress) as bar:
+    with _held(checkpoints) as terminated, _bar(name, done, steps, progress) as bar:
         while done < steps:
             length = min(chunk - done % chunk, steps - done)
-            state, metrics = _chunk(state, data, step=step, batch=batch, length=length)
+            rows = _rows(state.key, done, batch=batch, length=length, count=count)
+            rows = np.asarray(rows)
+            state, seen = _chunk(state, _batches(data, rows, mesh), step=step)
+            seen = {key: np.asarray(value) for key, value in seen.items()}
+            _refuse_infinite(name, seen, done, rows, _where(checkpoints, saved))
             done += length
-            row = {key: float(value) for key, value in metrics.items()}
-            if not np.isfinite(row["loss"]):
-                hint = "Lower the learning rate or the clipping norm"
-                raise check.fail(f"loss of {name}", f"finite at step {done}", row["loss"], hint)
+            row = {key: float(value.mean()) for key, value in seen.items()}
+            _log(row, done, name, run, loggers)
             bar.update(length)
             bar.set_postfix({key: f"{value:.3g}" for key, value in row.items()})
-            if run is not None:
-                runs.log(run, name=name, step=done, **row)
             if checkpoints is not None and (done % every == 0 or done == steps):
                 checkpoint.save(checkpoints, done, state)
+                saved = done
+            if checkpoints is not None and terminated():
+                _save_and_exit(checkpoints, done, state, saved, name)
     return state
 
 
-def _check(data: Any, steps: int, batch: int, chunk: int, every: int | None) -> int:
+def _check(
+    data: Any, steps: int, batch: int, chunk: int, every: int | None, mesh: Mesh | None
+) -> tuple[int, int]:
+    """Rows of the data, and steps between checkpoints."""
     check.integer("steps", steps, 0)
     check.integer("batch", batch, 1)
     check.integer("chunk", chunk, 1)
@@ -106,20 +124,98 @@ def _check(data: Any, steps: int, batch: int, chunk: int, every: int | None) -> 
     every = chunk if every is None else check.integer("every", every, 1)
     if every % chunk:
         raise check.fail("every", f"a multiple of chunk ({chunk})", every)
-    return every
+    parts = 1 if mesh is None else mesh.shape.get(DATA, 1)
+    if batch % parts:
+        raise check.fail("batch", f"a multiple of the mesh's axis {DATA!r} ({parts})", batch)
+    return sizes.pop()[0], every
 
 
-@functools.partial(jax.jit, static_argnames=("step", "batch", "length"), donate_argnums=0)
-def _chunk(
-    state: State, data: Any, *, step: Step, batch: int, length: int
-) -> tuple[State, dict[str, Any]]:
-    """`length` steps and the means of their metrics."""
-    rows = jax.tree.leaves(data)[0].shape[0]
+def _begin(
+    state: State, checkpoints: str | Path | None, mesh: Mesh | None
+) -> tuple[State, int | None]:
+    """The state to go on from, where it belongs, and the step of its checkpoint."""
+    if mesh is not None:
+        state = jax.device_put(state, shardings(state, mesh))
+    saved = None
+    if checkpoints is not None:
+        checkpoint.prepare(checkpoints, tree.nbytes(state))
+        saved = checkpoint.latest(checkpoints)
+    if saved is not None:
+        state = checkpoint.restore(str(checkpoints), state, saved)
+    # The compiled call overwrites the state it is given; the caller's must survive that.
+    return jax.tree.map(jnp.copy, state), saved
 
-    def body(state: State, _: None) -> tuple[State, dict[str, Any]]:
-        key = jax.random.fold_in(jax.random.fold_in(state.key, _DATA), state.step)
-        chosen = jax.random.randint(key, (batch,), 0, rows)
-        return step(state, jax.tree.map(lambda leaf: leaf[chosen], data))
 
-    state, metrics = jax.lax.scan(body, state, None, length=length)
-    return state, jax.tree.map(lambda value: value.mean(), metrics)
+def _held(checkpoints: str | Path | None) -> Any:
+    nothing_to_save = contextlib.nullcontext(lambda: False)
+    return nothing_to_save if checkpoints is None else signals.held()
+
+
+def _bar(name: str, done: int, steps: int, progress: bool) -> tqdm.tqdm:
+    return tqdm.tqdm(total=steps, initial=done, desc=name, disable=not progress)
+
+
+def _mapped(leaf: Any) -> bool:
+    return isinstance(leaf, np.memmap)
+
+
+@functools.partial(jax.jit, static_argnames=("batch", "length", "count"))
+def _rows(key: Any, first: Any, *, batch: int, length: int, count: int) -> jax.Array:
+    """(step, row) numbers of the rows that `length` steps take."""
+    key = jax.random.fold_in(key, _DATA)
+
+    def of_step(step: Any) -> jax.Array:
+        return jax.random.randint(jax.random.fold_in(key, step), (batch,), 0, count)
+
+    return jax.vmap(of_step)(first + jnp.arange(length))
+
+
+def _batches(data: Any, rows: np.ndarray, mesh: Mesh | None) -> Any:
+    batches = jax.tree.map(lambda leaf: leaf[rows], data)
+    return batches if mesh is None else spread(batches, mesh)
+
+
+@functools.partial(jax.jit, static_argnames="step", donate_argnums=0)
+def _chunk(state: State, batches: Any, *, step: Step) -> tuple[State, dict[str, Any]]:
+    """One step for each of the batches, and the metrics of each."""
+    return jax.lax.scan(step, state, batches)
+
+
+def _refuse_infinite(
+    name: str, seen: dict[str, np.ndarray], done: int, rows: np.ndarray, where: str
+) -> None:
+    """Raises for the first step whose loss or gradient is not finite."""
+    for metric in ("loss", "grad_norm"):
+        bad = np.flatnonzero(~np.isfinite(seen.get(metric, np.zeros(1))))
+        if not bad.size:
+            continue
+        first = int(bad[0])
+        hint = (
+            f"Its batch was rows {rows[first].tolist()}; the last good checkpoint is {where}. "
+            "Lower the learning rate or the clipping norm"
+        )
+        step, value = done + first + 1, float(seen[metric][first])
+        raise check.fail(f"{metric} of {name}", f"finite at step {step}", value, hint)
+
+
+def _where(checkpoints: str | Path | None, saved: int | None) -> str:
+    return "none" if checkpoints is None or saved is None else str(Path(checkpoints) / str(saved))
+
+
+def _save_and_exit(
+    checkpoints: str | Path, done: int, state: State, saved: int | None, name: str
+) -> None:
+    if saved != done:
+        checkpoint.save(checkpoints, done, state)
+    message = f"{name}: stopped by SIGTERM, {_where(checkpoints, done)} saved"
+    tqdm.tqdm.write(message, file=sys.stderr)
+    raise SystemExit(0)
+
+
+def _log(
+    row: dict[str, float], step: int, name: str, run: runs.Run | None, loggers: Sequence[Logger]
+) -> None:
+    if run is not None:
+        runs.log(run, name=name, step=step, **row)
+    for log in loggers:
+        log(name, step, row)

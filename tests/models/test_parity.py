@@ -33,7 +33,7 @@ def test_logits(pair, padding):
     real = np.ones(tokens.shape, bool) if mask is None else mask == 1
     expected = logits(theirs, tokens, mask)
     assert expected.std() > 0.3  # otherwise the tolerance says nothing
-    np.testing.assert_allclose(got[real], expected[real], atol=1e-5)
+    np.testing.assert_allclose(got[real], expected[real], atol=5e-5)
 
 
 def test_unrolled_and_uneven_paths_equal_the_scan(pair):

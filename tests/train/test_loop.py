@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -148,13 +150,83 @@ def test_two_checkpoints_are_kept(data, start, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["12", "8"]
 
 
+def at_step(values):
+    """A step whose loss, update and gradient norm are given, by number of the step."""
+
+    def step(state, batch):
+        metrics = {name: jnp.asarray(value)[state.step] for name, value in values.items()}
+        return dataclasses.replace(state, step=state.step + 1), metrics
+
+    return step
+
+
+def chosen(state, step, batch, rows):
+    """The rows of a step, as the documentation says: by the key of the run and the step."""
+    key = jax.random.fold_in(jax.random.fold_in(state.key, 1), step)
+    return jax.random.randint(key, (batch,), 0, rows).tolist()
+
+
+@pytest.mark.parametrize("metric", ["loss", "grad_norm"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_the_first_bad_step_is_named(data, start, tmp_path, metric, bad):
+    """Step 7 of chunks of four: its rows, and the checkpoint of step 4, which is still good."""
+    values = {"loss": np.ones(12, np.float32), "grad_norm": np.ones(12, np.float32)}
+    values[metric][6:] = bad
+    with pytest.raises(ValueError, match=f"{metric} of train: expected finite at step 7") as error:
+        train.fit(
+            start,
+            at_step(values),
+            data,
+            12,
+            batch=5,
+            chunk=4,
+            checkpoints=tmp_path,
+            progress=False,
+        )
+    assert f"got {bad}. Its batch was rows {chosen(start, 6, 5, 40)};" in str(error.value)
+    assert f"the last good checkpoint is {tmp_path / '4'}." in str(error.value)
+    assert checkpoint.latest(tmp_path) == 4
+
+
 def test_losses_that_diverge_are_stopped(data, start):
+    """The real thing: 0 / 0 in the first step."""
     wild = train.make_step(
         lambda params, batch, key: (params["bias"].sum() / 0.0, {}), optax.sgd(1.0)
     )
     state = train.create(start.params, optax.sgd(1.0), start.key)
-    with pytest.raises(ValueError, match="loss of train: expected finite at step 2, got nan"):
+    expected = "loss of train: expected finite at step 1, got nan.*last good checkpoint is none"
+    with pytest.raises(ValueError, match=expected):
         train.fit(state, wild, data, 4, batch=2, chunk=2, progress=False)
+
+
+def test_rows_are_those_of_the_step(data, start):
+    """Every step sees the rows that its number and the key say, however chunks are cut."""
+    numbers = {"row": jnp.arange(40)}
+
+    def step(state, batch):
+        metrics = {"loss": (batch["row"] * 41 ** jnp.arange(3)).sum()}
+        return dataclasses.replace(state, step=state.step + 1), metrics
+
+    seen = []
+    train.fit(
+        start,
+        step,
+        numbers,
+        5,
+        batch=3,
+        chunk=1,
+        loggers=[lambda name, step, row: seen.append(row["loss"])],
+        progress=False,
+    )
+    expected = [np.dot(chosen(start, i, 3, 40), [1, 41, 1681]) for i in range(5)]
+    assert seen == expected
+
+
+def test_loggers_get_what_is_logged(data, start, tmp_path):
+    run, seen = runs.start(tmp_path / "run", CONFIG, seed=0), []
+    fit(start, data, run=run, loggers=[lambda *row: seen.append(row)], name="student")
+    rows = runs.rows(run.directory)
+    assert [{"name": n, "step": s, **row} for n, s, row in seen] == rows
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,136 @@
+"""From a model and data to a smaller model in a directory: score, select, shrink, write."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from jaxcompress import check, prune
+from jaxcompress import config as configs
+from jaxcompress.examples import Data, batches, mean_loss
+from jaxcompress.io.export import save
+from jaxcompress.io.huggingface import load
+from jaxcompress.models import Gates, Model
+from jaxcompress.prune.schedule import cubic
+
+__all__ = ["PruneConfig", "prune_gates", "prune_model"]
+
+
+@dataclasses.dataclass(frozen=True)
+class PruneConfig:
+    """How a model is pruned.
+
+    Attributes:
+      criterion: one of `prune.CRITERIA`.
+      over: what is removed: any of heads, neurons, attns, mlps, width.
+      sparsity: share of each of these that is removed, in [0, 1).
+      scope: rank all layers together, or each by itself.
+      at_least: heads and neurons that every layer keeps.
+      groups: remove heads by whole key/value groups.
+      rounds: of scoring and removing; with several the share rises along a cubic.
+      data: what the criterion looks at.
+      form: of the directory: `stock`, `padded` or `native`, see `io.save`.
+    """
+
+    criterion: str = "taylor_token"
+    over: tuple[str, ...] = ("heads", "neurons")
+    sparsity: float = 0.25
+    scope: Literal["global", "layer"] = "global"
+    at_least: int = 0
+    groups: bool = False
+    rounds: int = 1
+    data: Data = dataclasses.field(default_factory=Data)
+    form: Literal["stock", "padded", "native"] = "native"
+
+
+def prune_gates(model: Model, config: PruneConfig, *, progress: bool = True) -> Gates:
+    """Gates of the components that stay.
+
+    Raises:
+      ValueError: for fields that the criterion says nothing about, and what `select` refuses.
+
+    Example:
+      >>> config = PruneConfig(criterion="magnitude", sparsity=0.5, over=("heads",))
+      >>> prune_gates(load("builtin:student"), config).heads.sum()
+      np.float32(8.0)
+    """
+    check.integer("rounds", config.rounds, 1)
+    check.known("criterion", config.criterion, prune.CRITERIA)
+    if not 0 <= config.sparsity < 1:
+        raise check.fail("sparsity", "a number in [0, 1)", config.sparsity)
+    gates: Gates | None = None
+    steps = cubic(config.sparsity, config.rounds)
+    looked_at = config.criterion not in ("magnitude", "random")
+    found, loss = batches(model, config.data) if looked_at else ([], prune.next_token)
+    for step in range(1, config.rounds + 1):
+        now = model if gates is None else prune.fold(model, gates)
+        key = jax.random.fold_in(jax.random.key(config.data.seed), step)
+        scored = prune.score(now, found, config.criterion, loss=loss, key=key, progress=progress)
+        values = {}
+        for name in config.over:
+            check.known("over", name, [field.name for field in dataclasses.fields(Gates)])
+            values[name] = getattr(scored, name)
+            if values[name] is None:
+                raise check.fail("over", f"what {config.criterion} has scores for", repr(name))
+        gates = prune.select(
+            Gates(**values),
+            config.sparsity if step == config.rounds else float(np.asarray(steps(step))),
+            scope=config.scope,
+            at_least=config.at_least,
+            groups=model.config.kv_heads if config.groups else None,
+            start=gates,
+        )
+    assert gates is not None
+    return gates
+
+
+def prune_model(
+    source: str, out: str | Path, config: PruneConfig, *, overwrite: bool = False
+) -> dict[str, Any]:
+    """Prunes a model and writes the smaller one; held-out loss before and after.
+
+    Args:
+      source: Hugging Face id, directory or `builtin:<name>`.
+      out: directory for the smaller model, with `compression.json`.
+      config: how.
+      overwrite: replace what is there.
+
+    Returns:
+      `parameters` and `loss` of both models (`None` without data), and what was `kept`.
+
+    Raises:
+      ValueError: see `load`, `prune_gates` and `io.save`.
+
+    Example:
+      >>> import tempfile
+      >>> config = PruneConfig(criterion="magnitude", sparsity=0.5)
+      >>> record = prune_model("builtin:student", tempfile.mkdtemp(), config)
+      >>> record["parameters"]
+      {'before': 356864, 'after': 225152}
+    """
+    model = load(source)
+    gates = prune_gates(model, config)
+    small = prune.shrink(model, gates)
+    record: dict[str, Any] = {
+        "teacher": str(source),
+        "recipe": configs.to_dict(config),
+        "kept": prune.kept(model, gates),
+        "parameters": {
+            "before": prune.parameters(model.config),
+            "after": prune.parameters(small.config),
+        },
+        "loss": None,
+    }
+    if config.data.tasks or config.data.text:
+        found, loss = batches(model, config.data, held_out=True)
+        losses = {"before": mean_loss(model, found, loss), "after": mean_loss(small, found, loss)}
+        if not math.isfinite(losses["after"]):
+            raise check.fail("loss after pruning", "a finite number", losses["after"])
+        record["loss"] = losses
+    save(small, out, form=config.form, overwrite=overwrite, compression=record)
+    return record

@@ -1,0 +1,5 @@
+"""Teacher-student losses: `(student, teacher, mask, ...) -> (mean, count)`."""
+
+from jaxcompress.distill import chunked, cka, features, losses, mapping, relations
+
+__all__ = ["chunked", "cka", "features", "losses", "mapping", "relations"]

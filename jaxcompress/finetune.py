@@ -1,0 +1,278 @@
+"""Training from end to end: a student distilled from its teacher, or an adapter on a model."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcompress import check, files, lora, train
+from jaxcompress import config as configs
+from jaxcompress.distill import losses
+from jaxcompress.examples import Data, batches, mean_loss
+from jaxcompress.io.export import save
+from jaxcompress.io.huggingface import load
+from jaxcompress.io.peft import save_adapter
+from jaxcompress.models import Model
+
+__all__ = ["DistillConfig", "LoraConfig", "adapt", "distil"]
+
+_LOSSES: dict[str, Callable[..., Any]] = {
+    "forward_kl": losses.forward_kl,
+    "reverse_kl": losses.reverse_kl,
+    "jsd": losses.jsd,
+    "total_variation": losses.total_variation,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class DistillConfig:
+    """How a student is trained.
+
+    Attributes:
+      loss: forward_kl, reverse_kl, jsd, total_variation, or cross_entropy without a teacher.
+      temperature: of forward_kl and reverse_kl.
+      alpha: the teacher's share; the rest is cross-entropy with the data.
+      steps: updates.
+      batch: rows of an update.
+      accumulate: parts that a batch is cut into, to save memory.
+      precision: float32, or bfloat16 with float32 master weights.
+      seed: of the choice of rows.
+      optimizer: rate, warm-up and the like.
+      data: what is trained on; the same tasks or text with other prompts or rows are measured on.
+      form: of the directory, see `io.save`; left out, `stock` for layers of one size.
+      checkpoints: folder, from which a run that was stopped goes on.
+    """
+
+    loss: str = "forward_kl"
+    temperature: float = 2.0
+    alpha: float = 0.5
+    steps: int = 500
+    batch: int = 32
+    accumulate: int = 1
+    precision: Literal["float32", "bfloat16"] = "float32"
+    seed: int = 0
+    optimizer: train.OptimizerConfig = dataclasses.field(
+        default_factory=functools.partial(train.OptimizerConfig, warmup=20)
+    )
+    data: Data = dataclasses.field(default_factory=functools.partial(Data, count=2048))
+    form: Literal["stock", "padded", "native"] | None = None
+    checkpoints: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class LoraConfig:
+    """How an adapter is trained.
+
+    Attributes:
+      variant: lora, rslora, dora or pissa.
+      targets: globs over parameter paths.
+      rank: of every matrix.
+      alpha: the edit is multiplied by alpha / rank.
+      ratio: how much faster B learns than A (LoRA+); 1 is ordinary.
+      steps: updates.
+      batch: rows of an update.
+      seed: of the start and the choice of rows.
+      optimizer: rate, warm-up and the like.
+      data: as in `DistillConfig`.
+      merged: folder for the model with the adapter merged in; left out, none is written.
+      checkpoints: folder, from which a run that was stopped goes on.
+    """
+
+    variant: Literal["lora", "rslora", "dora", "pissa"] = "lora"
+    targets: tuple[str, ...] = ("*/attn/query/kernel", "*/attn/value/kernel")
+    rank: int = 8
+    alpha: float = 16.0
+    ratio: float = 1.0
+    steps: int = 300
+    batch: int = 32
+    seed: int = 0
+    optimizer: train.OptimizerConfig = dataclasses.field(
+        default_factory=functools.partial(train.OptimizerConfig, warmup=20, weight_decay=0.0)
+    )
+    data: Data = dataclasses.field(default_factory=functools.partial(Data, count=2048))
+    merged: str | None = None
+    checkpoints: str | None = None
+
+
+def distil(
+    teacher: str, student: str, out: str | Path, config: DistillConfig, *, overwrite: bool = False
+) -> dict[str, Any]:
+    """Trains a student to say what its teacher says, and writes it.
+
+    Args:
+      teacher: Hugging Face id, directory or `builtin:<name>`.
+      student: likewise, such as a model that `prune` has made smaller.
+      out: directory for the trained student.
+      config: how.
+      overwrite: replace what is there.
+
+    Returns:
+      `loss`: held-out nats of the teacher, and of the student before and after.
+
+    Raises:
+      ValueError: for vocabularies that differ, bad settings, and a loss that is no longer finite.
+
+    Example:
+      >>> distil("builtin:teacher", "builtin:student", "out", DistillConfig())
+      Traceback (most recent call last):
+      ...
+      ValueError: data: expected either tasks or text, got both or neither
+    """
+    check.known("loss", config.loss, (*_LOSSES, "cross_entropy"))
+    files.refuse_nonempty(out, overwrite)
+    whole, small = load(teacher), load(student)
+    if whole.config.vocab != small.config.vocab:
+        raise check.fail("student", f"a vocabulary of {whole.config.vocab}", small.config.vocab)
+    found = _examples(small, config.data)
+    trained = _fit(small.params, _distillation(small, whole, config), found, config, "distil")
+    done = small.replace(params=trained)
+    record = {
+        "teacher": teacher,
+        "student": student,
+        "recipe": configs.to_dict(config),
+        "loss": _held_out(config.data, {"teacher": whole, "before": small, "after": done}),
+    }
+    form = config.form or ("stock" if small.config.stacked else "native")
+    save(done, out, form=form, overwrite=overwrite, compression=record)
+    return record
+
+
+def adapt(
+    source: str, out: str | Path, config: LoraConfig, *, overwrite: bool = False
+) -> dict[str, Any]:
+    """Trains a low-rank adapter on a model and writes it as PEFT does.
+
+    Args:
+      source: Hugging Face id, directory or `builtin:<name>`.
+      out: directory for the adapter.
+      config: how.
+      overwrite: replace what is there.
+
+    Returns:
+      `loss`: held-out nats before and after; `trained`: parameters of the adapter.
+
+    Raises:
+      ValueError: for globs that match nothing, bad settings, and a loss that is no longer finite.
+
+    Example:
+      >>> adapt("builtin:student", "out", LoraConfig(data=Data(tasks=("ioi",)), targets=("*/x",)))
+      Traceback (most recent call last):
+      ...
+      ValueError: targets: expected globs that match a matrix, got '*/x'...
+    """
+    for path in (out, config.merged):
+        if path is not None:
+            files.refuse_nonempty(path, overwrite)
+    model, key = load(source), jax.random.key(config.seed)
+    adapter = lora.init(
+        model.params, config.targets, rank=config.rank, alpha=config.alpha,
+        variant=config.variant, key=key,
+    )  # fmt: skip
+    start = lora.trainable(adapter)
+
+    def loss(trained: Any, batch: Any, key: Any) -> tuple[Any, dict[str, Any]]:
+        edited = lora.with_trained(adapter, trained)
+        labels, mask = _targets(batch)
+        out = model.apply(
+            model.params, batch.tokens, attention_mask=batch.attention_mask, lora=edited
+        )
+        value, count = losses.cross_entropy(out.logits, labels, mask)
+        return value, {"count": count}
+
+    found = _examples(model, config.data)
+    trained = _fit(start, loss, found, config, "lora")
+    adapter = lora.with_trained(adapter, trained)
+    done = model.replace(params=lora.merge(model.params, adapter))
+    save_adapter(model, adapter, out, overwrite=overwrite)
+    record = {"teacher": source, "recipe": configs.to_dict(config)}
+    record |= {"loss": _held_out(config.data, {"before": model, "after": done})}
+    if config.merged is not None:
+        save(done, config.merged, overwrite=overwrite, compression=record)
+    return record | {"trained": sum(leaf.size for leaf in jax.tree.leaves(start))}
+
+
+def _examples(model: Model, data: Data) -> Any:
+    """All rows in one pytree; prompts of several tasks are padded to one length."""
+    found, _ = batches(model, data)
+    longest = max(batch.tokens.shape[1] for batch in found)
+    answers = max(getattr(batch, "correct", np.zeros((1, 1))).shape[1] for batch in found)
+
+    def padded(batch: Any) -> Any:
+        wide = {"tokens": 0, "corrupted": 0, "attention_mask": 0}
+        more = longest - batch.tokens.shape[1]
+        changes = {
+            name: np.pad(getattr(batch, name), ((0, 0), (0, more)))
+            for name in wide
+            if hasattr(batch, name)
+        }
+        if hasattr(batch, "correct"):
+            short = answers - batch.correct.shape[1]
+            changes["correct"] = np.pad(batch.correct, ((0, 0), (0, short)), constant_values=-1)
+            changes["wrong"] = batch.wrong[:, :1]
+        if hasattr(batch, "_replace"):
+            return batch._replace(**changes)
+        return dataclasses.replace(batch, **changes)
+
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *map(padded, found))
+
+
+def _targets(batch: Any) -> tuple[jax.Array, jax.Array]:
+    """(batch, position) labels of the logits, and the weights with which they count."""
+    real = jnp.asarray(batch.attention_mask) > 0
+    if hasattr(batch, "correct"):
+        places = jnp.arange(real.shape[1])[None]
+        at = jnp.asarray(batch.answer_position)[:, None]
+        return jnp.broadcast_to(batch.correct[:, :1], real.shape), places == at
+    labels = jnp.pad(batch.tokens[:, 1:], ((0, 0), (0, 1)))
+    return labels, jnp.pad(real[:, 1:] & real[:, :-1], ((0, 0), (0, 1)))
+
+
+def _distillation(student: Model, teacher: Model, config: DistillConfig) -> Callable[..., Any]:
+    def loss(params: Any, batch: Any, key: Any) -> tuple[Any, dict[str, Any]]:
+        labels, mask = _targets(batch)
+        inputs = {"attention_mask": batch.attention_mask}
+        said = student.apply(params, batch.tokens, **inputs).logits
+        if config.loss == "cross_entropy":
+            value, count = losses.cross_entropy(said, labels, mask)
+            return value, {"count": count}
+        wanted = teacher.apply(teacher.params, batch.tokens, **inputs).logits
+        options = {"temperature": config.temperature} if config.loss.endswith("_kl") else {}
+        soft = functools.partial(_LOSSES[config.loss], **options)
+        value, count = losses.mixed(
+            said, wanted, mask, labels, alpha=config.alpha, distillation=soft
+        )
+        return value, {"count": count}
+
+    return loss
+
+
+def _fit(start: Any, loss: Any, data: Any, config: DistillConfig | LoraConfig, name: str) -> Any:
+    """Trained parameters."""
+    optimizer = train.optimizer(config.optimizer, config.steps)
+    accumulate = 1
+    if isinstance(config, DistillConfig):
+        accumulate = config.accumulate
+        loss = loss if config.precision == "float32" else train.mixed_precision(loss)
+    elif config.ratio != 1:
+        optimizer = train.lora_plus(optimizer, ratio=config.ratio)
+    step = train.make_step(loss, optimizer, accumulate=accumulate)
+    state = train.create(start, optimizer, jax.random.key(config.seed))
+    state = train.fit(
+        state, step, data, config.steps, batch=config.batch, checkpoints=config.checkpoints,
+        name=name,
+    )  # fmt: skip
+    return state.params
+
+
+def _held_out(data: Data, models: dict[str, Model]) -> dict[str, float]:
+    """Nats of models on prompts or rows that were not trained on."""
+    smaller = dataclasses.replace(data, count=min(data.count, 256))
+    found, loss = batches(next(iter(models.values())), smaller, held_out=True)
+    return {name: mean_loss(model, found, loss) for name, model in models.items()}

@@ -1,0 +1,129 @@
+"""Models out: directories for stock transformers where it knows the shape, else our own."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from jaxcompress import check
+from jaxcompress.files import atomic_directory
+from jaxcompress.io import hf_config, native, safetensors
+from jaxcompress.io.huggingface import pack
+from jaxcompress.models.build import Model
+from jaxcompress.models.config import ModelConfig
+from jaxcompress.prune.shrink import pad
+
+__all__ = ["padded", "save"]
+
+_WIDEST = 8  # times as many heads as the largest layer has, before a padded shape is given up
+
+
+def save(
+    model: Model,
+    directory: str | Path,
+    *,
+    form: Literal["stock", "padded", "native"] = "stock",
+    overwrite: bool = False,
+    store: Callable[[np.ndarray], np.ndarray] = np.asarray,
+    extra: Mapping[str, Any] | None = None,
+    compression: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes `config.json`, `model.safetensors`, the tokenizer and, if asked, `compression.json`.
+
+    * `stock`: what stock `transformers` loads; layers must have one size.
+    * `padded`: likewise, uneven layers filled up with zeros first (`padded`): the same logits, and
+      no faster than the widest layer.
+    * `native`: any shape, as small as it is; `jaxcompress.load` reads it.
+
+    Args:
+      model: to write.
+      directory: new or empty, unless `overwrite`; it appears whole or not at all.
+      form: see above.
+      overwrite: replace what is there.
+      store: applied to every array, for example a cast to float16.
+      extra: further keys of `config.json`, such as `bos_token_id`; not for `native`.
+      compression: what was done to the model: the teacher's name, the recipe, `prune.kept`. Written
+        to `compression.json` with the version of the library; others ignore that file.
+
+    Raises:
+      ValueError: if the directory is not empty, or stock transformers has no way to say what the
+        model is, naming the constraint.
+
+    Example:
+      >>> import jax, tempfile
+      >>> from jaxcompress.io import load
+      >>> from jaxcompress.models import create
+      >>> config = ModelConfig(family="gpt2", layers=2, heads=2, kv_heads=2, head_dim=4, width=8,
+      ...                      neurons=16, vocab=11, context=5)
+      >>> folder = Path(tempfile.mkdtemp()) / "model"
+      >>> save(create(config, key=jax.random.key(0)), folder)
+      >>> load(folder).config == config
+      True
+    """
+    check.known("form", form, ("stock", "padded", "native"))
+    if form == "native":
+        raw, tensors = native.to_raw(model.config), native.tensors(model.params, store)
+    else:
+        model = padded(model) if form == "padded" else model
+        raw = hf_config.to_hf(model.config, extra)
+        tensors = pack(model.config, model.params, store)
+        raw["dtype"] = str(next(iter(tensors.values())).dtype)
+    record = None
+    if compression is not None:
+        version = importlib.metadata.version("jaxcompress")
+        record = _json({"jaxcompress": version, **compression})
+    with atomic_directory(directory, overwrite) as temporary:
+        (temporary / "config.json").write_text(_json(raw))
+        safetensors.write(temporary / "model.safetensors", tensors)
+        if record is not None:
+            (temporary / "compression.json").write_text(record)
+        if model.tokenizer is not None:
+            model.tokenizer.save_pretrained(temporary)
+
+
+def padded(model: Model) -> Model:
+    """A model with layers of one size that stock transformers can load, by adding zeros.
+
+    Raises:
+      ValueError: if no number of heads gives such a shape, naming the constraint.
+
+    Example:
+      >>> from jaxcompress.io import load
+      >>> model = load("builtin:teacher")
+      >>> padded(model) is model
+      True
+    """
+    problem = _problem(model.config)
+    if problem is None:
+        return model
+    sizes = model.config.layer_sizes
+    kv_heads = max(1, *(size.kv_heads for size in sizes))
+    group = max(1, *(size.heads // max(size.kv_heads, 1) for size in sizes))
+    neurons = max(1, *(size.neurons for size in sizes))
+    for more in range(kv_heads, _WIDEST * kv_heads + 1):
+        shape = {"heads": group * more, "kv_heads": more, "neurons": neurons}
+        if _problem(dataclasses.replace(model.config, sizes=None, **shape)) is None:
+            config, params = pad(model.config, model.params, **shape)
+            return model.replace(config=config, params=params)
+    even = {"heads": group * kv_heads, "kv_heads": kv_heads, "neurons": neurons}
+    problem = _problem(dataclasses.replace(model.config, sizes=None, **even))
+    raise check.fail("model", "a shape that zeros can fill up", problem, "form='native' writes it")
+
+
+def _problem(config: ModelConfig) -> ValueError | None:
+    """Why stock transformers cannot load a configuration; `None` if it can."""
+    try:
+        hf_config.to_hf(config)
+    except ValueError as error:
+        return error
+    return None
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, sort_keys=True) + "\n"

@@ -1,0 +1,25 @@
+"""Pruning: score, select, mask, shrink; four files, four questions."""
+
+from jaxcompress.prune.calibrate import Text, answer, calibrate, next_token
+from jaxcompress.prune.criteria import CRITERIA, from_sums, score
+from jaxcompress.prune.select import budget, select
+from jaxcompress.prune.shrink import fold, kept, pad, shrink
+from jaxcompress.prune.size import flops_per_token, parameters
+
+__all__ = [
+    "CRITERIA",
+    "Text",
+    "answer",
+    "budget",
+    "calibrate",
+    "flops_per_token",
+    "fold",
+    "from_sums",
+    "kept",
+    "next_token",
+    "pad",
+    "parameters",
+    "score",
+    "select",
+    "shrink",
+]

@@ -1,0 +1,122 @@
+"""HTML pages that need nothing else: no network, no script, no second file."""
+
+from __future__ import annotations
+
+import base64
+import functools
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+import jinja2
+
+from jaxcompress.report.drawing import png_size
+from jaxcompress.report.numbers import NA
+from jaxcompress.report.sections import Section
+
+__all__ = ["experiment_page", "figure", "render", "settings"]
+
+
+def experiment_page(
+    title: str,
+    *,
+    summary: Sequence[str] = (),
+    figures: Sequence[Mapping[str, Any]] = (),
+    tables: Mapping[str, Section] | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> str:
+    """What an experiment found, as the text of an HTML file.
+
+    Args:
+      title: what was asked.
+      summary: sentences that answer it.
+      figures: made by `figure`.
+      tables: by heading.
+      config: settings of the run, for the footer.
+
+    Example:
+      >>> "<h1>Heads</h1>" in experiment_page("Heads", summary=["Half of them can go."])
+      True
+    """
+    sections = [
+        {"title": name, "columns": one.columns, "rows": one.rows, "note": one.note}
+        for name, one in (tables or {}).items()
+    ]
+    return render(
+        "experiment.html.j2",
+        title=title,
+        summary=list(summary),
+        figures=list(figures),
+        tables=sections,
+        settings=settings(config or {}),
+    )
+
+
+def render(template: str, **values: Any) -> str:
+    """A template of this folder, filled in; all text from the data is escaped.
+
+    Example:
+      >>> page = render("experiment.html.j2", title="a < b", summary=[], figures=[], tables=[],
+      ...               settings=[])
+      >>> "a &lt; b" in page
+      True
+    """
+    return _environment().get_template(template).render(**values)
+
+
+def figure(png: bytes, alt: str, caption: str = "") -> dict[str, Any]:
+    """A PNG as a data URI, with its size in CSS pixels.
+
+    Args:
+      png: made by `drawing.png`.
+      alt: what the figure shows, for who cannot see it.
+      caption: to stand below it.
+
+    Example:
+      >>> from jaxcompress.report.drawing import message
+      >>> figure(message("none"), "nothing")["uri"][:22]
+      'data:image/png;base64,'
+    """
+    width, height = png_size(png)
+    uri = "data:image/png;base64," + base64.b64encode(png).decode()
+    return {"uri": uri, "width": width, "height": height, "alt": alt, "caption": caption}
+
+
+def settings(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Names and values for the footer, one level of mappings spelt out.
+
+    Example:
+      >>> settings({"tasks": ["ioi", "months"], "seed": 0})
+      [('tasks', 'ioi, months'), ('seed', '0')]
+    """
+    return [(str(key), _plain(value)) for key, value in values.items() if key != "command"]
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    def source(name: str) -> str:
+        return resources.files("jaxcompress.report").joinpath(name).read_text(encoding="utf-8")
+
+    # Undefined names are errors, so that a slip in the template cannot become a hole in the page.
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(source),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["together"] = _together
+    return environment
+
+
+def _together(text: Any) -> str:
+    """A number and its percent sign stay on one line."""
+    return str(text).replace(" %", "\N{NO-BREAK SPACE}%")
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {NA if inner is None else inner}" for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return NA if value is None else str(value)

@@ -1,0 +1,177 @@
+"""Checkpoints: whole or not at all, damage passed over with a warning, one error for bad disks."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcompress.io import checkpoint
+
+
+def state(value):
+    return {
+        "w": jnp.full((3, 2), value),
+        "half": jnp.full(4, value, jnp.bfloat16),
+        "step": jnp.asarray(int(value)),
+        "rest": (jax.random.key(int(value)), {"mask": jnp.array([True, False])}, None),
+    }
+
+
+def assert_same(a, b):
+    def numbers(leaf):
+        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for left, right in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert left.dtype == right.dtype
+        np.testing.assert_array_equal(numbers(left), numbers(right))
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """Checkpoints 4 and 8; tests work on copies."""
+    folder = tmp_path_factory.mktemp("original")
+    for step in (4, 8):
+        checkpoint.save(folder, step, state(step))
+    return folder
+
+
+@pytest.fixture
+def folder(original, tmp_path):
+    return shutil.copytree(original, tmp_path / "checkpoints")
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_round_trip(folder):
+    assert checkpoint.latest(folder) == 8
+    assert_same(checkpoint.restore(folder, state(0)), state(8))
+    assert_same(checkpoint.restore(str(folder), state(0), step=4), state(4))
+
+
+def test_the_last_are_kept(folder):
+    checkpoint.save(folder, 12, state(12))
+    assert names(folder) == ["12", "8"]
+    checkpoint.save(folder, 10, state(10), keep=3)  # 12 belongs to a run that went another way
+    assert names(folder) == ["10", "8"]
+    checkpoint.save(folder, 10, state(11), keep=1)
+    assert names(folder) == ["10"]
+    assert_same(checkpoint.restore(folder, state(0)), state(11))
+
+
+def files_of(folder):
+    found = (path for path in (folder / "8").rglob("*") if path.is_file())
+    return [path for path in found if path.stat().st_size]
+
+
+@pytest.mark.parametrize("harm", ["remove", "truncate", "flip"])
+def test_damage_to_any_file_is_seen(original, tmp_path, harm):
+    """Whichever file is damaged, the checkpoint before it is used, with a warning."""
+    for i, file in enumerate(files_of(original)):
+        folder = shutil.copytree(original, tmp_path / str(i))
+        damaged = folder / file.relative_to(original)
+        content = bytearray(damaged.read_bytes())
+        if harm == "remove":
+            damaged.unlink()
+        elif harm == "truncate":
+            damaged.write_bytes(content[: len(content) // 2])
+        elif file.name != "manifest.json":
+            content[len(content) // 2] ^= 1
+            damaged.write_bytes(content)
+        else:
+            continue
+        with pytest.warns(UserWarning, match="/8: damaged checkpoint ignored"):
+            assert checkpoint.latest(folder) == 4
+        with pytest.raises(ValueError, match="/8: expected a whole checkpoint, got"):
+            checkpoint.restore(folder, state(0), step=8)
+
+
+def test_the_one_before_is_restored(folder):
+    (folder / "8" / "manifest.json").unlink()
+    with pytest.warns(UserWarning, match="damaged checkpoint ignored, its manifest.json"):
+        restored = checkpoint.restore(folder, state(0))
+    assert_same(restored, state(4))
+
+
+def test_half_written_folders(folder):
+    """What a killed writer leaves is named on reading and removed by the next writing."""
+    left = folder / ".12.0a1b2c3d"
+    (left / "state").mkdir(parents=True)
+    with pytest.warns(UserWarning, match="0a1b2c3d: half-written checkpoint ignored"):
+        assert checkpoint.latest(folder) == 8
+    checkpoint.save(folder, 12, state(12))
+    assert names(folder) == ["12", "8"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert checkpoint.latest(folder) == 12
+
+
+def test_nothing_whole(tmp_path):
+    (tmp_path / "3").mkdir()
+    with pytest.warns(UserWarning, match="/3: damaged checkpoint ignored"):
+        assert checkpoint.latest(tmp_path) is None
+    with (
+        pytest.warns(UserWarning, match="damaged"),
+        pytest.raises(ValueError, match=r"expected a whole checkpoint, got \[3\]"),
+    ):
+        checkpoint.restore(tmp_path, state(0))
+
+
+def test_there_is_none(tmp_path):
+    assert checkpoint.latest(tmp_path / "no") is None
+    with pytest.raises(ValueError, match="expected a whole checkpoint, got none"):
+        checkpoint.restore(tmp_path / "no", state(0))
+    with pytest.raises(ValueError, match="expected a checkpoint 5, got none"):
+        checkpoint.restore(tmp_path, state(0), step=5)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"w": jnp.ones(3)}, {**state(0), "w": jnp.ones((5, 5))}, {**state(0), "x": jnp.ones(1)}],
+)
+def test_trees_of_another_kind(folder, other):
+    with pytest.raises(ValueError, match="/8: expected a checkpoint of this kind of state"):
+        checkpoint.restore(folder, other)
+
+
+def test_folders_that_cannot_be_written_to(tmp_path, capfd):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="file/a: expected a directory that can be written to"):
+        checkpoint.save(tmp_path / "file" / "a", 1, state(1))
+    with pytest.raises(ValueError, match="can be written to, with room for 0.0 MB"):
+        checkpoint.prepare("/proc/checkpoints")
+    assert capfd.readouterr().err == ""  # one error, and no pages of it from threads
+
+
+@pytest.fixture
+def limited():
+    """No file may become larger than 64 kB, as if the disk were full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_full_disks(folder, limited):
+    large = {**state(12), "w": jnp.ones((200, 200))}
+    with pytest.raises(ValueError, match="with room for 0.2 MB, got File too large"):
+        checkpoint.save(folder, 12, large)
+    assert names(folder) == ["4", "8"]
+
+
+def test_shardings_are_those_asked_for(folder):
+    mesh = jax.make_mesh((2,), ("x",), devices=jax.devices()[:2])
+    where = jax.sharding.NamedSharding(mesh, jax.P(None, "x"))
+    like = state(0) | {"w": jax.device_put(state(0)["w"], where)}
+    restored = checkpoint.restore(folder, like)
+    assert restored["w"].sharding == where
+    np.testing.assert_array_equal(restored["w"], state(8)["w"])

@@ -1,0 +1,114 @@
+"""Pruning from end to end: the smaller directory does what the gates say, and says what it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from jaxcompress import io, prune
+from jaxcompress.cli import main
+from jaxcompress.compress import PruneConfig, prune_gates, prune_model
+from jaxcompress.data import language, text
+from jaxcompress.examples import Data, batches, mean_loss
+from jaxcompress.models import ModelConfig, create
+from tests.families import randomized
+
+DATA = Data(tasks=("months", "numerals"), count=6, batch=4)
+
+
+@pytest.fixture(scope="module")
+def model():
+    tokenizer = text.word_level(language.texts())
+    config = ModelConfig(
+        family="gpt2", layers=2, heads=4, kv_heads=4, head_dim=2, width=8, neurons=6,
+        vocab=len(tokenizer), context=48,
+    )  # fmt: skip
+    return create(config, randomized(config), tokenizer=tokenizer)
+
+
+@pytest.fixture(scope="module")
+def directory(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "whole"
+    io.save(model, path)
+    return str(path)
+
+
+def test_the_directory_is_the_gated_model(model, directory, tmp_path):
+    config = PruneConfig(sparsity=0.5, data=DATA)
+    record = prune_model(directory, tmp_path / "small", config)
+    gates = prune_gates(model, config, progress=False)
+    assert int((gates.heads == 0).sum()) == 4 and int((gates.neurons == 0).sum()) == 6
+    small = io.load(tmp_path / "small")
+    (batch, *_), loss = batches(model, DATA)
+    expected = model.apply(
+        model.params, batch.tokens, attention_mask=batch.attention_mask, gates=gates
+    ).logits
+    got = small.apply(small.params, batch.tokens, attention_mask=batch.attention_mask).logits
+    real = np.asarray(batch.attention_mask)[..., None]
+    np.testing.assert_allclose(got * real, expected * real, atol=1e-5)
+    assert record["parameters"]["after"] == prune.parameters(model.config, gates)
+    written = json.loads((tmp_path / "small" / "compression.json").read_text())
+    assert written["kept"] == record["kept"] and written["recipe"]["sparsity"] == 0.5
+    other, _ = batches(model, DATA, held_out=True)
+    np.testing.assert_allclose(record["loss"]["after"], mean_loss(small, other, loss), rtol=1e-5)
+
+
+def test_rounds_reach_the_same_share(model):
+    config = PruneConfig(criterion="magnitude", sparsity=0.5, rounds=3, over=("neurons",))
+    gates = prune_gates(model, config, progress=False)
+    assert int((gates.neurons == 0).sum()) == 6
+
+
+def test_text_is_packed_and_scored(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "a.txt").write_text("Van done in 1 . lost born " * 60)
+    found, loss = batches(model, Data(text=str(tmp_path / "a.txt"), count=4, context=16, batch=3))
+    assert [one.tokens.shape for one in found] == [(3, 16), (1, 16)]
+    nats = mean_loss(model, found, loss)
+    total = [np.asarray(loss(model.apply(model.params, b.tokens), b)) for b in found]
+    np.testing.assert_allclose(nats, np.concatenate(total).mean(), rtol=1e-5)
+
+
+def test_the_commands(directory, tmp_path, capsys):
+    small, stock = tmp_path / "small", tmp_path / "stock"
+    command = ["prune", directory, str(small), "criterion=magnitude", "sparsity=0.4"]
+    assert main(command) == 0
+    assert "parameters" in capsys.readouterr().out
+    assert main(command) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert main(["convert", str(small), str(stock), "--form", "padded"]) == 0
+    a, b = io.load(small), io.load(stock)
+    tokens = jax.random.randint(jax.random.key(0), (2, 5), 0, a.config.vocab)
+    np.testing.assert_allclose(
+        a.apply(a.params, tokens).logits, b.apply(b.params, tokens).logits, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sparsity=1"], "sparsity: expected a number in [0, 1), got 1"),
+        (["criterion=tailor"], "criterion: expected one of"),
+        (["over=[head]", "criterion=magnitude"], "did you mean 'heads'"),
+        (["over=[mlps]", "criterion=magnitude"], "over: expected what magnitude has scores for"),
+        ([], "data: expected either tasks or text"),
+        (["data.tasks=[iio]"], "did you mean 'ioi'"),
+        (["data.text=nowhere.txt"], "nowhere.txt"),
+        (["criterion=magnitude", "form=stock"], "config.sizes: expected layers of one size"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(directory, tmp_path, capsys, arguments, message):
+    assert main(["prune", directory, str(tmp_path / "small"), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.strip().splitlines()[-1].startswith("jaxcompress: ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_models_with_a_tokenizer_are_looked_at(model):
+    with pytest.raises(ValueError, match="model: expected one with a tokenizer"):
+        batches(dataclasses.replace(model, tokenizer=None), DATA)
