@@ -4,14 +4,16 @@
     .venv/bin/python experiments/prune_heads.py            the built-in teacher
     .venv/bin/python experiments/prune_heads.py --quick    seconds
 
-Heads are removed in the order of their scores and accuracy is measured on other prompts; every seed
-draws its own. All criteria and shares are one `vmap` over gates. Michel et al. 2019, section 4.2.
+Heads are removed in the order of their scores, and what is left is measured on other prompts or
+rows: accuracy on tasks, nats on text, similarity of embeddings for an encoder without a head. All
+criteria and shares are one `vmap` over gates. Michel et al. 2019, section 4.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
+import itertools
+import operator
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +22,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcompress import config as configs
-from jaxcompress import files, io, prune, runs, tasks
-from jaxcompress.ablate import sweep
+from jaxcompress import examples, files, io, prune, runs
 from jaxcompress.models import Gates, Model
-from jaxcompress.prune import scores
 from jaxcompress.report.curves import curves
 from jaxcompress.report.page import experiment_page, figure
 from jaxcompress.report.sections import Section
 from jaxcompress.report.tables import table
 
 ROOT = Path(__file__).resolve().parents[1]
-FREE = 0.01  # accuracy that may be lost for free
+FREE = 0.01  # accuracy or similarity that may be lost for free; of a loss, the share it may rise by
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,80 +39,83 @@ class Config:
 
     Attributes:
       model: Hugging Face id, directory or `builtin:<name>`.
-      tasks: names from `tasks.NAMES`; each is scored and measured by itself.
-      criteria: names from `prune.CRITERIA`, or `ablation` for the exact sweep.
+      data: tasks, each of which is scored and measured by itself, or text.
+      criteria: names from `prune.CRITERIA`, or `ablation`: each head removed by itself.
       shares: of the heads that are removed.
-      count: prompts to score on, and as many others to measure on.
       seeds: repeats with other prompts.
       run: run folder.
     """
 
     model: str = "builtin:teacher"
-    tasks: tuple[str, ...] = ("numerals", "ioi", "greater_than", "induction")
+    data: examples.Data = dataclasses.field(default_factory=lambda: examples.Data(tasks=("ioi",)))
     criteria: tuple[str, ...] = ("taylor_token", "fisher", "magnitude", "ablation", "random")
     shares: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-    count: int = 128
     seeds: int = 3
     run: str = "runs/prune_heads"
 
 
 def run(config: Config, progress: bool = True) -> list[dict[str, Any]]:
-    """One row for each task, criterion, seed and share: the accuracy that is left."""
+    """One row for each task or text, criterion, seed and share: what is left."""
     model, rows = io.load(config.model), []
-    for task in config.tasks:
-        for seed in range(config.seeds):
-            keys = jax.random.split(jax.random.key(seed), 3)
-            seen, other = (tasks.get(task, model.tokenizer, config.count, k) for k in keys[:2])
-            scored = score(model, seen, config.criteria, keys[2])
-            gates = [prune.select(one, share) for one in scored for share in config.shares]
-            stacked = jnp.stack([jnp.asarray(one.heads) for one in gates])
-            found = accuracy(model.apply, model.params, other, stacked)
-            accuracies = iter(np.asarray(found).tolist())
-            for name in config.criteria:
-                for share in config.shares:
-                    row = {"task": task, "criterion": name, "seed": seed, "share": share}
-                    rows.append(row | {"accuracy": next(accuracies)})
+    for name, seed in itertools.product(panels(config), range(config.seeds)):
+        data = dataclasses.replace(config.data, tasks=(name,) * bool(config.data.tasks), seed=seed)
+        seen, loss = examples.batches(model, data)
+        other, _ = examples.batches(model, data, held_out=True)
+        kind, measure = measured(loss)
+        gates = [
+            prune.select(one, share).heads
+            for one in score(model, seen, loss, measure, config.criteria, seed)
+            for share in config.shares
+        ]
+        stacked = Gates(heads=jnp.stack([jnp.asarray(one) for one in gates]))
+        left = iter(examples.under_gates(model, other, measure, stacked).tolist())
+        for criterion, share in itertools.product(config.criteria, config.shares):
+            row = {"on": name, "criterion": criterion, "seed": seed, "measure": kind}
+            rows.append(row | {"share": share, "value": next(left)})
     return rows
 
 
-def score(model: Model, prompts: tasks.Prompts, criteria: Any, key: Any) -> list[Gates]:
+def panels(config: Config) -> tuple[str, ...]:
+    """What is measured on, by name."""
+    return config.data.tasks or (Path(str(config.data.text)).stem,)
+
+
+def measured(loss: Any) -> tuple[str, Any]:
+    """What is measured, and the measure, by the loss that gradients are of."""
+    if loss is prune.answer:
+        return "accuracy", examples.accuracy
+    if loss is prune.embedding:
+        return "similarity", examples.similarity
+    return "nats per token", lambda out, batch, whole: loss(out, batch)
+
+
+def score(
+    model: Model, found: Any, loss: Any, measure: Any, criteria: Any, seed: int
+) -> list[Gates]:
     """Scores of the heads by each criterion; those that look at data share one pass over it."""
-    sums = prune.calibrate(model, [prompts], prune.answer, progress=False)
-    found = []
+    sums = prune.calibrate(model, found, loss, progress=False)
+    scored = []
     for name in criteria:
         if name == "ablation":
-            effects = sweep(model, prompts, "heads", replacement="zero", progress=False)
-            found.append(scores.ablation("heads", effects.per_example))
+            shape = (model.config.layers, model.config.heads)
+            off = 1 - jnp.eye(shape[0] * shape[1]).reshape(-1, *shape)
+            off = jnp.concatenate([jnp.ones((1, *shape)), off])
+            left = examples.under_gates(model, found, measure, Gates(heads=off))
+            scored.append(Gates(heads=jnp.asarray(abs(left[1:] - left[0])).reshape(shape)))
         else:
-            found.append(Gates(heads=prune.from_sums(model, sums, name, key=key).heads))
-    return found
+            key = jax.random.key(seed)
+            scored.append(Gates(heads=prune.from_sums(model, sums, name, key=key).heads))
+    return scored
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def accuracy(apply: Any, params: Any, prompts: tasks.Prompts, heads: jax.Array) -> jax.Array:
-    """(gates,) accuracies, all gates in one program."""
-
-    def measure(heads: jax.Array) -> jax.Array:
-        out = apply(
-            params,
-            prompts.tokens,
-            attention_mask=prompts.attention_mask,
-            answer_position=prompts.answer_position,
-            gates=Gates(heads=heads),
-        )
-        return tasks.accuracy(out.logits, prompts).mean()
-
-    return jax.lax.map(measure, heads, batch_size=10)
-
-
-def free(rows: list[dict[str, Any]], task: str, criterion: str) -> float:
-    """The largest share up to which mean accuracy falls by no more than `FREE`."""
-    chosen = [row for row in rows if row["task"] == task and row["criterion"] == criterion]
+def free(rows: list[dict[str, Any]], name: str, criterion: str) -> float:
+    """The largest share up to which the mean is no worse than `FREE` allows."""
+    chosen = [row for row in rows if row["on"] == name and row["criterion"] == criterion]
     shares = sorted({row["share"] for row in chosen})
-    means = [np.mean([r["accuracy"] for r in chosen if r["share"] == s]) for s in shares]
-    kept = [s for s, mean in zip(shares, means, strict=True) if mean >= means[0] - FREE]
-    falls = [s for s, mean in zip(shares, means, strict=True) if mean < means[0] - FREE]
-    return max(s for s in kept if not falls or s < falls[0])
+    means = [np.mean([r["value"] for r in chosen if r["share"] == s]) for s in shares]
+    scale = -means[0] if chosen[0]["measure"] == "nats per token" else 1.0
+    fine = [(means[0] - mean) / scale <= FREE for mean in means]
+    return max(itertools.compress(shares, itertools.accumulate(fine, operator.and_)))
 
 
 def main() -> None:
@@ -123,26 +126,23 @@ def main() -> None:
     for row in rows:
         runs.log(folder, **row)
     png = curves(
-        rows, x="share", y="accuracy", by="criterion", panel="task", control="random",
-        xlabel="share of heads removed", ylabel="accuracy",
+        rows, x="share", y="value", by="criterion", panel="on", control="random",
+        xlabel="share of heads removed", ylabel=rows[0]["measure"],
     )  # fmt: skip
-    cells = [
-        (name, *(f"{free(rows, task, name):.0%}" for task in config.tasks))
-        for name in config.criteria
-    ]
-    found = Section(("criterion", *config.tasks), tuple(cells))
-    title = f"Heads of {config.model} that can go for free"
-    caption = f"Mean over {config.seeds} draws of prompts, with the range as a band."
+    names, what = panels(config), rows[0]["measure"]
+    cells = [(c, *(f"{free(rows, n, c):.0%}" for n in names)) for c in config.criteria]
+    found = Section(("criterion", *names), tuple(cells))
+    heading = f"Share of heads that costs at most {FREE:.0%} of {what}"
+    caption = f"Mean over {config.seeds} draws of the data, with the range as a band."
     page = experiment_page(
-        title,
-        figures=[figure(png, "Accuracy against the share of heads removed", caption)],
-        tables={f"Share that costs at most {FREE:.0%} of accuracy": found},
+        f"Heads of {config.model} that can go for free",
+        figures=[figure(png, f"{what} by share of heads removed", caption)],
+        tables={heading: found},
         config=configs.to_dict(config),
     )
-    files.write_bytes(folder.directory / "accuracy.png", png)
+    files.write_bytes(folder.directory / "curves.png", png)
     files.write_text(folder.directory / "report.html", page)
-    print(f"Share of heads that costs at most {FREE:.0%} of accuracy")
-    print(table(found.columns, found.rows))
+    print(f"{heading}\n{table(found.columns, found.rows)}")
     print(f"\nReport: {folder.directory / 'report.html'}")
 
 

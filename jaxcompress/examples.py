@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxcompress import check, prune, tasks
+from jaxcompress import check, files, prune, tasks
 from jaxcompress.data.packed import packed
 from jaxcompress.models import Gates, Model
 
-__all__ = ["Data", "batches", "mean_loss"]
+__all__ = ["Data", "accuracy", "batches", "judged", "mean_loss", "similarity", "under_gates"]
 
 _TENTH = 10  # every so-manieth row of a text is held out
+_HIDDEN = 0.15  # share of tokens that a masked language model is asked for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +27,8 @@ class Data:
 
     Attributes:
       tasks: names from `tasks.NAMES`; or
-      text: a text file, a directory of text files, or a Hugging Face dataset id.
+      text: a text file, a directory of text files, a Hugging Face dataset id, or an npz file of
+        `tokens` (row, position) and their `lengths` (row,).
       count: prompts of each task, or rows of text if there are so many.
       context: tokens of a row of text.
       batch: prompts or rows that are run together.
@@ -43,16 +47,18 @@ def batches(model: Model, data: Data, *, held_out: bool = False) -> tuple[list[A
     """Batches for `prune.calibrate`, and the loss that belongs to them.
 
     Args:
-      model: with a tokenizer.
+      model: with a tokenizer, unless the rows are tokens already.
       data: what to draw.
-      held_out: other rows of the text, every tenth, which are never among the first; of tasks,
-        prompts drawn with another key, which may repeat some where a family has few.
+      held_out: rows or prompts that are never among the others: every tenth row of the text; of
+        tasks, prompts drawn with another key, without those that the first key draws.
 
     Returns:
-      Batches, and `prune.answer` for prompts or `prune.next_token` for text.
+      Batches, and `prune.answer` for prompts, `prune.next_token` for text, `prune.masked_token` if
+      the model sees both ways (15 % of the tokens are hidden), `prune.embedding` without a head.
 
     Raises:
-      ValueError: without a tokenizer, or unless exactly one of tasks and text is given.
+      ValueError: without a tokenizer, unless exactly one of tasks and text is given, or if no
+        prompt or row is left to hold out.
 
     Example:
       >>> from jaxcompress.io.huggingface import load
@@ -60,35 +66,77 @@ def batches(model: Model, data: Data, *, held_out: bool = False) -> tuple[list[A
       >>> [len(batch) for batch in found], loss.__name__
       ([16, 4], 'answer')
     """
-    if model.tokenizer is None:
-        raise check.fail("model", "one with a tokenizer", "none in its directory")
     if bool(data.tasks) == (data.text is not None):
         raise check.fail("data", "either tasks or text", "both or neither")
+    if model.tokenizer is None and not (data.text or "").endswith(".npz"):
+        raise check.fail("model", "one with a tokenizer", "none in its directory")
     check.integer("data.batch", data.batch, 1)
-    key = jax.random.fold_in(jax.random.key(data.seed), int(held_out))
+    check.integer("data.count", data.count, 1)
     if data.text is None:
-        keys = jax.random.split(key, len(data.tasks))
-        context = model.config.context
-        drawn: list[Any] = [
-            tasks.get(name, model.tokenizer, data.count, k, context=context)
-            for name, k in zip(data.tasks, keys, strict=True)
-        ]
-        loss: Any = prune.answer
+        drawn, loss = [_prompts(model, data, i, held_out) for i in range(len(data.tasks))], None
+        loss = prune.answer
     else:
-        rows = packed(data.text, model.tokenizer, min(data.context, model.config.context))
-        tenth = np.arange(len(rows)) % _TENTH == _TENTH - 1
-        places = np.flatnonzero(tenth if held_out else ~tenth)
-        if not len(places):
-            raise check.fail("data.text", f"at least {_TENTH} rows", len(rows))
-        order = np.asarray(jax.random.permutation(key, len(places)))
-        chosen = np.asarray(rows[np.sort(places[order[: check.integer("count", data.count, 1)]])])
-        drawn, loss = [prune.Text(chosen, np.ones_like(chosen))], prune.next_token
+        one, loss = _rows(model, data, held_out)
+        drawn = [one]
     cut = [
         jax.tree.map(lambda leaf, i=i: leaf[i : i + data.batch], one)
         for one in drawn
         for i in range(0, len(one.tokens), data.batch)
     ]
     return cut, loss
+
+
+def _prompts(model: Model, data: Data, place: int, held_out: bool) -> Any:
+    """Prompts of the task at that place; held out are those that training does not draw."""
+
+    def drawn(held_out: bool) -> Any:
+        key = jax.random.fold_in(jax.random.key(data.seed), int(held_out))
+        key = jax.random.split(key, len(data.tasks))[place]
+        context = model.config.context
+        return tasks.get(data.tasks[place], model.tokenizer, data.count, key, context=context)
+
+    prompts = drawn(held_out)
+    if held_out:
+        seen = {row.tobytes() for row in np.asarray(drawn(False).tokens)}
+        new = [i for i, row in enumerate(np.asarray(prompts.tokens)) if row.tobytes() not in seen]
+        if not new:
+            expected = f"more prompts of {data.tasks[place]} than {data.count} to train on"
+            raise check.fail("data.count", expected, "none to hold out")
+        prompts = jax.tree.map(lambda leaf: leaf[np.asarray(new)], prompts)
+    return prompts
+
+
+def _rows(model: Model, data: Data, held_out: bool) -> tuple[Any, Any]:
+    """Rows of text in one batch, and the loss of this kind of model."""
+    tokens, real = _text(model, data)
+    tenth = np.arange(len(tokens)) % _TENTH == _TENTH - 1
+    places = np.flatnonzero(tenth if held_out else ~tenth)
+    if not len(places):
+        raise check.fail("data.text", f"at least {_TENTH} rows", len(tokens))
+    key = jax.random.fold_in(jax.random.key(data.seed), int(held_out))
+    chosen = np.sort(places[np.asarray(jax.random.permutation(key, len(places)))[: data.count]])
+    tokens, real = np.asarray(tokens[chosen]), real[chosen]
+    if model.config.head == "none":
+        return prune.Text(tokens, real), prune.embedding
+    if model.config.causal:
+        return prune.Text(tokens, real), prune.next_token
+    mask = getattr(model.tokenizer, "mask_token_id", None)
+    if mask is None:
+        raise check.fail("model", "a tokenizer with a mask token, as it sees both ways", "none")
+    hidden = np.asarray(jax.random.bernoulli(key, _HIDDEN, tokens.shape)) & (real > 0)
+    labels = np.where(hidden, tokens, -1)
+    return prune.Masked(np.where(hidden, mask, tokens), real, labels), prune.masked_token
+
+
+def _text(model: Model, data: Data) -> tuple[Any, np.ndarray]:
+    """Rows of tokens, and 1 where they are real."""
+    text, context = str(data.text), min(data.context, model.config.context)
+    if not text.endswith(".npz"):
+        rows = packed(text, model.tokenizer, context)
+        return rows, np.ones(rows.shape, np.int32)
+    arrays = files.read_npz(text, ("tokens", "lengths"))
+    tokens = arrays["tokens"][:, :context].astype(np.int32)
+    return tokens, (np.arange(tokens.shape[1]) < arrays["lengths"][:, None]).astype(np.int32)
 
 
 def mean_loss(model: Model, found: Sequence[Any], loss: Any, gates: Gates | None = None) -> float:
@@ -101,13 +149,96 @@ def mean_loss(model: Model, found: Sequence[Any], loss: Any, gates: Gates | None
       >>> mean_loss(model, found, loss) < 1
       True
     """
-    total, count = 0.0, 0.0
+    if gates is None:
+        gates = Gates()
+    stacked = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], gates)
+    return float(under_gates(model, found, lambda out, batch, _: loss(out, batch), stacked)[0])
+
+
+def judged(model: Model, data: Data) -> dict[str, float]:
+    """`loss` in nats and `accuracy` on at most 128 held-out prompts of each task.
+
+    Raises:
+      ValueError: as `batches`.
+
+    Example:
+      >>> from jaxcompress.io.huggingface import load
+      >>> judged(load("builtin:student"), Data(tasks=("months",), count=8))["accuracy"]
+      1.0
+    """
+    few = dataclasses.replace(data, count=min(data.count, 128))
+    found, loss = batches(model, few, held_out=True)
+    right = float(under_gates(model, found, accuracy, Gates())[0])
+    return {"loss": mean_loss(model, found, loss), "accuracy": right}
+
+
+Measure = Callable[[Any, Any, Any], jax.Array]
+"""`measure(output, batch, whole)`: numbers of every token or row; `whole` is the ungated output."""
+
+
+def accuracy(out: Any, batch: Any, whole: Any = None) -> jax.Array:
+    """(batch,) 1 where the answer is right: a measure for `under_gates`."""
+    del whole
+    rows = jnp.asarray(batch.answer_position)[:, None, None]
+    return tasks.accuracy(jnp.take_along_axis(out.logits, rows, axis=1)[:, 0], batch)
+
+
+def similarity(out: Any, batch: Any, whole: Any) -> jax.Array:
+    """(batch,) cosine of mean-pooled embeddings with those of the whole model: a measure."""
+    real = jnp.asarray(batch.attention_mask)[..., None]
+    one, other = ((x.taps["resid"][-1] * real).sum(axis=1) for x in (out, whole))
+    sizes = jnp.linalg.norm(one, axis=-1) * jnp.linalg.norm(other, axis=-1)
+    return (one * other).sum(axis=-1) / jnp.maximum(sizes, 1e-12)
+
+
+def under_gates(
+    model: Model, found: Sequence[Any], measure: Measure, gates: Gates, *, chunk: int = 8
+) -> np.ndarray:
+    """A measure with many gates, in one program: an ablation study of whole sets.
+
+    Args:
+      model: to gate.
+      found: batches.
+      measure: `(output, batch, whole) -> numbers`, (batch,) or (batch, position) with 0 where
+        nothing is asked; such as `accuracy` and `similarity`.
+      gates: with a leading axis on every leaf.
+      chunk: gates that are run together.
+
+    Returns:
+      (gates,) means over rows, or over the tokens that are asked for.
+
+    Example:
+      >>> from jaxcompress.io.huggingface import load
+      >>> model = load("builtin:student")
+      >>> found, _ = batches(model, Data(tasks=("months",), count=4))
+      >>> heads = jnp.stack([jnp.ones((2, 8)), jnp.zeros((2, 8))])
+      >>> under_gates(model, found, accuracy, Gates(heads=heads)).tolist()
+      [1.0, 0.0]
+    """
+    total, count = np.zeros(()), 0.0
     for batch in found:
-        out = model.apply(
-            model.params, batch.tokens, attention_mask=batch.attention_mask, gates=gates
-        )
-        nats = np.asarray(loss(out, batch))
-        total += float(nats.sum())
-        real = np.asarray(batch.attention_mask)
-        count += len(nats) if nats.ndim == 1 else float((real[:, 1:] * real[:, :-1]).sum())
+        batch = jax.tree.map(jnp.asarray, batch)
+        sums, asked = _measured(model.apply, measure, chunk, model.params, batch, gates)
+        total, count = total + np.asarray(sums, np.float64), count + float(asked)
     return total / count
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _measured(
+    apply: Any, measure: Measure, chunk: int, params: Any, batch: Any, gates: Gates
+) -> tuple[jax.Array, jax.Array]:
+    """(gates,) sums of a measure over a batch, and over how many numbers."""
+    run = functools.partial(
+        apply, params, batch.tokens, attention_mask=batch.attention_mask, taps=("resid",)
+    )
+    whole = run()
+    values = jax.eval_shape(measure, whole, batch, whole)
+    asked = jnp.asarray(1.0 * len(batch.tokens))
+    if values.ndim == 2:
+        real = batch.attention_mask > 0
+        asked = (batch.labels >= 0) if hasattr(batch, "labels") else real[:, 1:] & real[:, :-1]
+        asked = asked.sum()
+    if not jax.tree.leaves(gates):
+        return measure(whole, batch, whole).sum()[None], asked
+    one = lambda gates: measure(run(gates=gates), batch, whole).sum()  # noqa: E731
+    return jax.lax.map(one, gates, batch_size=chunk), asked

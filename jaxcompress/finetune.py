@@ -19,9 +19,10 @@ from jaxcompress.examples import Data, batches, mean_loss
 from jaxcompress.io.export import save
 from jaxcompress.io.huggingface import load
 from jaxcompress.io.peft import save_adapter
+from jaxcompress.lora import Adapter
 from jaxcompress.models import Model
 
-__all__ = ["DistillConfig", "LoraConfig", "adapt", "distil"]
+__all__ = ["DistillConfig", "LoraConfig", "adapt", "adapted", "distil", "distilled"]
 
 _LOSSES: dict[str, Callable[..., Any]] = {
     "forward_kl": losses.forward_kl,
@@ -125,14 +126,9 @@ def distil(
       ...
       ValueError: data: expected either tasks or text, got both or neither
     """
-    check.known("loss", config.loss, (*_LOSSES, "cross_entropy"))
     files.refuse_nonempty(out, overwrite)
     whole, small = load(teacher), load(student)
-    if whole.config.vocab != small.config.vocab:
-        raise check.fail("student", f"a vocabulary of {whole.config.vocab}", small.config.vocab)
-    found = _examples(small, config.data)
-    trained = _fit(small.params, _distillation(small, whole, config), found, config, "distil")
-    done = small.replace(params=trained)
+    done = distilled(whole, small, config)
     record = {
         "teacher": teacher,
         "student": student,
@@ -142,6 +138,41 @@ def distil(
     form = config.form or ("stock" if small.config.stacked else "native")
     save(done, out, form=form, overwrite=overwrite, compression=record)
     return record
+
+
+def distilled(
+    teacher: Model,
+    student: Model,
+    config: DistillConfig,
+    *,
+    extra: Callable[[Any, Any], jax.Array] | None = None,
+    progress: bool = True,
+) -> Model:
+    """The student after training; as `distil`, in memory.
+
+    Args:
+      teacher: not run if `config.loss` is cross_entropy.
+      student: of the same vocabulary, with a tokenizer.
+      config: how.
+      extra: `(params, batch) -> nats`, a loss that is added, such as those of `distill.mechanisms`.
+      progress: whether to show a progress bar.
+
+    Raises:
+      ValueError: as `distil`.
+
+    Example:
+      >>> model = load("builtin:student")
+      >>> config = DistillConfig(steps=1, batch=2, data=Data(tasks=("months",), count=2))
+      >>> distilled(model, model, config, progress=False).config.layers
+      2
+    """
+    check.known("loss", config.loss, (*_LOSSES, "cross_entropy"))
+    if teacher.config.vocab != student.config.vocab:
+        raise check.fail("student", f"a vocabulary of {teacher.config.vocab}", student.config.vocab)
+    found, loss = _examples(student, config.data), _distillation(student, teacher, config)
+    if extra is not None:
+        loss = _with_extra(loss, extra)
+    return student.replace(params=_fit(student.params, loss, found, config, "distil", progress))
 
 
 def adapt(
@@ -170,10 +201,36 @@ def adapt(
     for path in (out, config.merged):
         if path is not None:
             files.refuse_nonempty(path, overwrite)
-    model, key = load(source), jax.random.key(config.seed)
+    model = load(source)
+    adapter = adapted(model, config)
+    done = model.replace(params=lora.merge(model.params, adapter))
+    save_adapter(model, adapter, out, overwrite=overwrite)
+    record = {"teacher": source, "recipe": configs.to_dict(config)}
+    record |= {"loss": _held_out(config.data, {"before": model, "after": done})}
+    if config.merged is not None:
+        save(done, config.merged, overwrite=overwrite, compression=record)
+    trained = jax.tree.leaves(lora.trainable(adapter))
+    return record | {"trained": sum(leaf.size for leaf in trained)}
+
+
+def adapted(model: Model, config: LoraConfig, *, progress: bool = True) -> Adapter:
+    """The trained adapter; as `adapt`, in memory.
+
+    Args:
+      model: with a tokenizer; its parameters stay as they are.
+      config: how.
+      progress: whether to show a progress bar.
+
+    Raises:
+      ValueError: as `adapt`.
+
+    Example:
+      >>> config = LoraConfig(steps=1, batch=2, data=Data(tasks=("months",), count=2))
+      >>> adapter = adapted(load("builtin:student"), config, progress=False)
+    """
     adapter = lora.init(
         model.params, config.targets, rank=config.rank, alpha=config.alpha,
-        variant=config.variant, key=key,
+        variant=config.variant, key=jax.random.key(config.seed),
     )  # fmt: skip
     start = lora.trainable(adapter)
 
@@ -187,15 +244,8 @@ def adapt(
         return value, {"count": count}
 
     found = _examples(model, config.data)
-    trained = _fit(start, loss, found, config, "lora")
-    adapter = lora.with_trained(adapter, trained)
-    done = model.replace(params=lora.merge(model.params, adapter))
-    save_adapter(model, adapter, out, overwrite=overwrite)
-    record = {"teacher": source, "recipe": configs.to_dict(config)}
-    record |= {"loss": _held_out(config.data, {"before": model, "after": done})}
-    if config.merged is not None:
-        save(done, config.merged, overwrite=overwrite, compression=record)
-    return record | {"trained": sum(leaf.size for leaf in jax.tree.leaves(start))}
+    trained = _fit(start, loss, found, config, "lora", progress)
+    return lora.with_trained(adapter, trained)
 
 
 def _examples(model: Model, data: Data) -> Any:
@@ -230,6 +280,8 @@ def _targets(batch: Any) -> tuple[jax.Array, jax.Array]:
         places = jnp.arange(real.shape[1])[None]
         at = jnp.asarray(batch.answer_position)[:, None]
         return jnp.broadcast_to(batch.correct[:, :1], real.shape), places == at
+    if hasattr(batch, "labels"):
+        return jnp.maximum(batch.labels, 0), batch.labels >= 0
     labels = jnp.pad(batch.tokens[:, 1:], ((0, 0), (0, 1)))
     return labels, jnp.pad(real[:, 1:] & real[:, :-1], ((0, 0), (0, 1)))
 
@@ -253,7 +305,18 @@ def _distillation(student: Model, teacher: Model, config: DistillConfig) -> Call
     return loss
 
 
-def _fit(start: Any, loss: Any, data: Any, config: DistillConfig | LoraConfig, name: str) -> Any:
+def _with_extra(loss: Any, extra: Callable[[Any, Any], jax.Array]) -> Callable[..., Any]:
+    def both(params: Any, batch: Any, key: Any) -> tuple[Any, dict[str, Any]]:
+        value, told = loss(params, batch, key)
+        more = extra(params, batch)
+        return value + more, told | {"extra": more}
+
+    return both
+
+
+def _fit(
+    start: Any, loss: Any, data: Any, config: DistillConfig | LoraConfig, name: str, progress: bool
+) -> Any:
     """Trained parameters."""
     optimizer = train.optimizer(config.optimizer, config.steps)
     accumulate = 1
@@ -266,7 +329,7 @@ def _fit(start: Any, loss: Any, data: Any, config: DistillConfig | LoraConfig, n
     state = train.create(start, optimizer, jax.random.key(config.seed))
     state = train.fit(
         state, step, data, config.steps, batch=config.batch, checkpoints=config.checkpoints,
-        name=name,
+        name=name, progress=progress,
     )  # fmt: skip
     return state.params
 

@@ -8,7 +8,7 @@ import io
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxcompress import check, files
 
-__all__ = ["SUFFIXES", "packed"]
+__all__ = ["SUFFIXES", "packed", "packed_texts"]
 
 SUFFIXES = (".txt", ".text", ".md", ".rst", ".tex", ".html", ".xml", ".csv", ".json", ".py")
 """Files of a directory that are read as text; a file that is named itself may have any suffix."""
@@ -67,11 +67,54 @@ def packed(
       >>> rows.tolist()
       [[3, 5], [4, 2]]
     """
-    check.integer("context", context, 1)
-    end = getattr(tokenizer, "eos_token_id", None)
-    if end is None:
-        raise check.fail("tokenizer", "one with an end-of-text token", "eos_token_id None")
     documents, content = _documents(source, split, column)
+    return _cached(documents, content, tokenizer, context, cache, str(source))
+
+
+def packed_texts(
+    texts: Sequence[str], tokenizer: Any, context: int, *, cache: str | Path | None = None
+) -> np.memmap:
+    """Rows of `context` tokens from documents that are in memory; otherwise as `packed`.
+
+    Args:
+      texts: the documents.
+      tokenizer: a Hugging Face tokenizer with an end-of-text token.
+      context: tokens of a row.
+      cache: as in `packed`.
+
+    Returns:
+      (row, position) int32, mapped from the file, read-only.
+
+    Raises:
+      ValueError: if the texts are shorter than a row, and as `packed`.
+
+    Example:
+      >>> import tempfile
+      >>> from jaxcompress.data.text import word_level
+      >>> texts = ["one two three"]
+      >>> packed_texts(texts, word_level(texts), 2, cache=tempfile.mkdtemp()).tolist()
+      [[3, 5], [4, 2]]
+    """
+    content = hashlib.sha256()
+    for text in texts:
+        content.update(hashlib.sha256(text.encode()).digest())
+    return _cached(texts, content.hexdigest(), tokenizer, context, cache, f"{len(texts)} texts")
+
+
+def _cached(
+    documents: Iterable[str],
+    content: str,
+    tokenizer: Any,
+    context: int,
+    cache: str | Path | None,
+    source: str,
+) -> np.memmap:
+    """Rows of the documents, whose content has that hash."""
+    check.integer("context", context, 1)
+    ends = (getattr(tokenizer, name, None) for name in ("eos_token_id", "sep_token_id"))
+    end = next((token for token in ends if token is not None), None)
+    if end is None:
+        raise check.fail("tokenizer", "one with an end-of-text or separator token", "neither")
     key = hashlib.sha256(f"{content} {_fingerprint(tokenizer)} {end} {context}".encode())
     path = _folder(cache) / f"{key.hexdigest()[:32]}.npy"
     if not path.exists():
@@ -160,7 +203,7 @@ def _rows(documents: Iterable[str], tokenizer: Any, end: int, context: int) -> I
         yield tokens[:whole].reshape(-1, context)
 
 
-def _write(path: Path, blocks: Iterator[np.ndarray], context: int, source: str | Path) -> None:
+def _write(path: Path, blocks: Iterator[np.ndarray], context: int, source: str) -> None:
     """An .npy file whose number of rows is known only when all of them are written."""
     try:
         with files.atomic_write(path) as temporary, temporary.open("wb") as file:
@@ -170,7 +213,7 @@ def _write(path: Path, blocks: Iterator[np.ndarray], context: int, source: str |
                 file.write(block.tobytes())
                 count += len(block)
             if not count:
-                raise check.fail("source", f"at least {context} tokens, a row", f"{source}")
+                raise check.fail("source", f"at least {context} tokens, a row", source)
             _header(file, count, context)
     except OSError as error:
         raise check.fail(str(path.parent), "a folder to write to", error.strerror) from None

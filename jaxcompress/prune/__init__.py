@@ -1,6 +1,14 @@
 """Pruning: score, select, mask, shrink; four files, four questions."""
 
-from jaxcompress.prune.calibrate import Text, answer, calibrate, next_token
+from jaxcompress.prune.calibrate import (
+    Masked,
+    Text,
+    answer,
+    calibrate,
+    embedding,
+    masked_token,
+    next_token,
+)
 from jaxcompress.prune.criteria import CRITERIA, from_sums, score
 from jaxcompress.prune.select import budget, select
 from jaxcompress.prune.shrink import fold, kept, pad, shrink
@@ -8,14 +16,17 @@ from jaxcompress.prune.size import flops_per_token, parameters
 
 __all__ = [
     "CRITERIA",
+    "Masked",
     "Text",
     "answer",
     "budget",
     "calibrate",
+    "embedding",
     "flops_per_token",
     "fold",
     "from_sums",
     "kept",
+    "masked_token",
     "next_token",
     "pad",
     "parameters",

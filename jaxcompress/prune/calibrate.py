@@ -36,7 +36,17 @@ from jaxcompress.models.gates import Gates
 from jaxcompress.prune import inputs
 from jaxcompress.types import Model, Output
 
-__all__ = ["WANTED", "Loss", "Text", "answer", "calibrate", "next_token"]
+__all__ = [
+    "WANTED",
+    "Loss",
+    "Masked",
+    "Text",
+    "answer",
+    "calibrate",
+    "embedding",
+    "masked_token",
+    "next_token",
+]
 
 WANTED = ("gradients", "activations", "inputs", "moments", "parameters")
 """What `calibrate` can collect."""
@@ -54,6 +64,14 @@ class Text(NamedTuple):
     attention_mask: Any
 
 
+class Masked(NamedTuple):
+    """Rows of text with tokens hidden: as `Text`, and `labels`, -1 where nothing is asked."""
+
+    tokens: Any
+    attention_mask: Any
+    labels: Any
+
+
 def next_token(out: Output, batch: Any) -> jax.Array:
     """Nats with which each token but the first surprises: (batch, position - 1), 0 on padding.
 
@@ -66,6 +84,40 @@ def next_token(out: Output, batch: Any) -> jax.Array:
     labels, real = batch.tokens[:, 1:], jnp.asarray(batch.attention_mask)
     nats = -jnp.take_along_axis(logs, labels[..., None], axis=-1)[..., 0]
     return jnp.where((real[:, 1:] > 0) & (real[:, :-1] > 0), nats, 0.0)
+
+
+def masked_token(out: Output, batch: Any) -> jax.Array:
+    """Nats with which each hidden token surprises: (batch, position), 0 where none is asked.
+
+    Example:
+      >>> one = jnp.ones((1, 2), int)
+      >>> masked_token(Output(jnp.zeros((1, 2, 4)), {}), Masked(one, one, jnp.array([[3, -1]])))
+      Array([[1.3862944, 0.       ]], dtype=float32)
+
+    Reference: Devlin et al. 2018 (arXiv 1810.04805), section 3.1.
+    """
+    logs, labels = jax.nn.log_softmax(_logits(out)), jnp.asarray(batch.labels)
+    picked = jnp.take_along_axis(logs, jnp.maximum(labels, 0)[..., None], axis=-1)[..., 0]
+    return jnp.where(labels >= 0, -picked, 0.0)
+
+
+def embedding(out: Output, batch: Any) -> jax.Array:
+    """A random projection of each row's mean-pooled, normalised last stream: (batch,).
+
+    For encoders without a head: the mean square of its gradient over rows is, in expectation, that
+    of the whole embedding's Jacobian (Hutchinson's estimate), so `fisher` ranks components by how
+    far they move the embedding. Its own value means nothing.
+
+    Example:
+      >>> ones = jnp.ones((1, 3), int)
+      >>> out = Output(None, {"resid": jnp.ones((2, 1, 3, 4))})
+      >>> embedding(out, Text(ones, ones)).shape
+      (1,)
+    """
+    resid, real = out.taps["resid"][-1], jnp.asarray(batch.attention_mask)[..., None]
+    mean = (resid * real).sum(axis=1) / real.sum(axis=1)
+    unit = mean / jnp.maximum(jnp.linalg.norm(mean, axis=-1, keepdims=True), 1e-12)
+    return (unit * jax.random.rademacher(jax.random.key(0), unit.shape, unit.dtype)).sum(axis=-1)
 
 
 def answer(out: Output, batch: Any) -> jax.Array:

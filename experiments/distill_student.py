@@ -1,0 +1,132 @@
+#!/usr/bin/env python
+"""Which loss makes the best student of the same teacher, at equal tokens?
+
+    .venv/bin/python experiments/distill_student.py            the built-in teacher
+    .venv/bin/python experiments/distill_student.py --quick    seconds
+
+Students of one shape start from the same random weights and see the same prompts in the same order;
+only the loss differs. Cross-entropy, without a teacher, is the control. Held-out loss and accuracy,
+divergence from the teacher, and how far the student works as the teacher does. Losses: Hinton et
+al. 2015 (arXiv 1503.02531), Gu et al. 2024 (arXiv 2306.08543), Agarwal et al. 2024 (arXiv
+2306.13649), Wen et al. 2023 (arXiv 2307.15190).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcompress import align, examples, files, finetune, io, runs, tasks
+from jaxcompress import config as configs
+from jaxcompress.distill import losses
+from jaxcompress.models import Model, create
+from jaxcompress.report.curves import curves
+from jaxcompress.report.page import experiment_page, figure
+from jaxcompress.report.sections import Section
+from jaxcompress.report.tables import table
+
+ROOT = Path(__file__).resolve().parents[1]
+MEASURES = ("loss", "accuracy", "kl", "alignment")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Who learns what from whom.
+
+    Attributes:
+      teacher: Hugging Face id, directory or `builtin:<name>`.
+      layers: of the student, which is otherwise of the teacher's shape.
+      losses: names that `jaxcompress distill` knows.
+      steps: updates; every student is trained anew for each of them, with its own schedule.
+      distill: how; its loss and steps are set to each in turn.
+      align_count: prompts of each task on which alignment is measured.
+      seeds: repeats with other weights and prompts.
+      run: run folder.
+    """
+
+    teacher: str = "builtin:teacher"
+    layers: int = 2
+    losses: tuple[str, ...] = ("forward_kl", "reverse_kl", "jsd", "cross_entropy")
+    steps: tuple[int, ...] = (100, 400)
+    distill: finetune.DistillConfig = dataclasses.field(default_factory=finetune.DistillConfig)
+    align_count: int = 32
+    seeds: int = 2
+    run: str = "runs/distill_student"
+
+
+def run(config: Config, progress: bool = True) -> list[dict[str, Any]]:
+    """One row for each loss, number of steps and seed."""
+    teacher, rows = io.load(config.teacher), []
+    shape = dataclasses.replace(teacher.config, layers=config.layers)
+    for seed, steps, loss in itertools.product(range(config.seeds), config.steps, config.losses):
+        data = dataclasses.replace(config.distill.data, seed=seed)
+        how = dataclasses.replace(config.distill, loss=loss, steps=steps, seed=seed, data=data)
+        fresh = create(shape, key=jax.random.key(seed), tokenizer=teacher.tokenizer)
+        student = finetune.distilled(teacher, fresh, how, progress=progress)
+        row = {"loss_name": loss, "steps": steps, "seed": seed}
+        rows.append(row | judged(teacher, student, data, config.align_count))
+    return rows
+
+
+def judged(teacher: Model, student: Model, data: examples.Data, count: int) -> dict[str, float]:
+    """Held-out loss and accuracy, nats between teacher and student at the answer, alignment."""
+    key, found = jax.random.key(1000 + data.seed), []
+    for name in data.tasks:
+        prompts = tasks.get(name, teacher.tokenizer, count, key)
+        said, wanted = (
+            model.apply(
+                model.params, prompts.tokens, attention_mask=prompts.attention_mask,
+                answer_position=prompts.answer_position,
+            ).logits
+            for model in (student, teacher)
+        )  # fmt: skip
+        kl, _ = losses.forward_kl(said, wanted)
+        score = align.score(teacher, student, prompts, samples=1, progress=False).overlap
+        found.append((float(kl), score))
+    kl, score = np.mean(found, axis=0).tolist()
+    return examples.judged(student, data) | {"kl": kl, "alignment": score}
+
+
+def main() -> None:
+    """Runs, draws, writes the page, prints the table."""
+    config = configs.from_args(Config, ROOT / "configs" / "distill_student" / "default.yaml")
+    folder = runs.start(ROOT / config.run, config, 0, overwrite=True)
+    rows = run(config)
+    for row in rows:
+        runs.log(folder, **row)
+    cells = []
+    for steps, name in itertools.product(config.steps, config.losses):
+        of = [row for row in rows if (row["loss_name"], row["steps"]) == (name, steps)]
+        values = [[row[m] for row in of] for m in MEASURES]
+        cells.append(
+            (steps, name, *(f"{np.mean(v):.3g} ({min(v):.3g} to {max(v):.3g})" for v in values))
+        )
+    columns = ("steps", "loss", "held-out loss (nats)", "accuracy", "KL to teacher", "alignment")
+    found, figures = Section(columns, tuple(cells)), []
+    labels = ("held-out loss (nats)", "accuracy", "KL to teacher (nats)", "alignment")
+    for measure, label in zip(MEASURES, labels, strict=True):
+        png = curves(
+            rows, x="steps", y=measure, by="loss_name", control="cross_entropy",
+            xlabel="updates", ylabel=label,
+        )  # fmt: skip
+        files.write_bytes(folder.directory / f"{measure}.png", png)
+        caption = f"Mean over {config.seeds} seeds, with the range as a band."
+        figures.append(figure(png, f"{label} by loss", caption))
+    page = experiment_page(
+        f"Students of {config.teacher}, by loss, at equal tokens",
+        figures=figures,
+        tables={"Means over seeds, with the range": found},
+        config=configs.to_dict(config),
+    )
+    files.write_text(folder.directory / "report.html", page)
+    print(table(found.columns, found.rows))
+    print(f"\nReport: {folder.directory / 'report.html'}")
+
+
+if __name__ == "__main__":
+    main()

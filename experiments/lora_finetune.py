@@ -1,0 +1,137 @@
+#!/usr/bin/env python
+"""How little of a model must be trained to teach it a new skill, and with which adapter?
+
+    .venv/bin/python experiments/lora_finetune.py            the built-in model without induction
+    .venv/bin/python experiments/lora_finetune.py --quick    seconds
+
+The model from scratch fails at induction. Adapters of several kinds and ranks learn it from the
+same prompts in the same number of updates; training every parameter is the control. What each
+trains, what its optimizer holds in memory, and what the model forgets of its other tasks. Hu et al.
+2021 (arXiv 2106.09685), section 4 and table 6.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcompress import config as configs
+from jaxcompress import examples, files, finetune, io, lora, prune, runs
+from jaxcompress.models import Model
+from jaxcompress.report.curves import curves
+from jaxcompress.report.page import experiment_page, figure
+from jaxcompress.report.sections import Section
+from jaxcompress.report.tables import table
+
+ROOT = Path(__file__).resolve().parents[1]
+EVERYTHING = "all parameters"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Who learns what, and how.
+
+    Attributes:
+      model: Hugging Face id, directory or `builtin:<name>`.
+      variants: lora, rslora, dora, pissa, or lora+ with B sixteen times as fast as A.
+      ranks: of every matrix.
+      lora: how; its variant and rank are set to each in turn, alpha to twice the rank.
+      full_rate: highest learning rate where every parameter is trained.
+      others: tasks that the model should not forget.
+      seeds: repeats with other prompts and starts.
+      run: run folder.
+    """
+
+    model: str = "builtin:from-scratch"
+    variants: tuple[str, ...] = ("lora", "rslora", "dora", "pissa", "lora+")
+    ranks: tuple[int, ...] = (1, 4)
+    lora: finetune.LoraConfig = dataclasses.field(default_factory=finetune.LoraConfig)
+    full_rate: float = 1e-3
+    others: tuple[str, ...] = ("months", "ioi")
+    seeds: int = 2
+    run: str = "runs/lora_finetune"
+
+
+def run(config: Config, progress: bool = True) -> list[dict[str, Any]]:
+    """One row for each way of training, rank and seed; rank 0 is the model as it was."""
+    model, rows = io.load(config.model), []
+    for seed in range(config.seeds):
+        data = dataclasses.replace(config.lora.data, seed=seed)
+        ways = [*config.variants, EVERYTHING]
+        start = {"rank": 0, "seed": seed, "trained": 0} | judged(model, data, config.others)
+        rows += [start | {"way": way} for way in ways]
+        for rank, variant in itertools.product(config.ranks, config.variants):
+            how = dataclasses.replace(
+                config.lora, variant=variant.removesuffix("+"), rank=rank, alpha=2.0 * rank,
+                ratio=16.0 if variant == "lora+" else 1.0, seed=seed, data=data,
+            )  # fmt: skip
+            adapter = finetune.adapted(model, how, progress=progress)
+            done = model.replace(params=lora.merge(model.params, adapter))
+            size = sum(leaf.size for leaf in jax.tree.leaves(lora.trainable(adapter)))
+            row = {"way": variant, "rank": rank, "seed": seed, "trained": size}
+            rows.append(row | judged(done, data, config.others))
+        done = everything(model, config, data, seed, progress)
+        row = {"way": EVERYTHING, "seed": seed, "trained": prune.parameters(model.config)}
+        rows += [row | {"rank": r} | judged(done, data, config.others) for r in config.ranks]
+    return rows
+
+
+def everything(
+    model: Model, config: Config, data: examples.Data, seed: int, progress: bool
+) -> Model:
+    """The model with every parameter trained in as many updates."""
+    optimizer = dataclasses.replace(config.lora.optimizer, rate=config.full_rate)
+    how = finetune.DistillConfig(
+        loss="cross_entropy", steps=config.lora.steps, batch=config.lora.batch, seed=seed,
+        optimizer=optimizer, data=data,
+    )  # fmt: skip
+    return finetune.distilled(model, model, how, progress=progress)
+
+
+def judged(model: Model, data: examples.Data, others: tuple[str, ...]) -> dict[str, float]:
+    """Held-out accuracy and loss on what is learned, and accuracy on the other tasks."""
+    kept = examples.judged(model, dataclasses.replace(data, tasks=others))["accuracy"]
+    return examples.judged(model, data) | {"others": kept}
+
+
+def main() -> None:
+    """Runs, draws, writes the page, prints the table."""
+    config = configs.from_args(Config, ROOT / "configs" / "lora_finetune" / "default.yaml")
+    folder = runs.start(ROOT / config.run, config, 0, overwrite=True)
+    rows = run(config)
+    for row in rows:
+        runs.log(folder, **row)
+    cells = []
+    for way, rank in dict.fromkeys((row["way"], row["rank"]) for row in rows):
+        of = [row for row in rows if (row["way"], row["rank"]) == (way, rank)]
+        loss, right, kept = (np.mean([r[k] for r in of]) for k in ("loss", "accuracy", "others"))
+        size = of[0]["trained"]
+        # Adam keeps two float32 moments of every number that it trains.
+        state = f"{8 * size / 1e3:,.1f}"
+        cells.append((way, rank, f"{size:,}", state, f"{loss:.3g}", f"{right:.2f}", f"{kept:.2f}"))
+    columns = ("trained", "rank", "parameters", "Adam (kB)", "loss (nats)", "accuracy", "others")
+    found, figures = Section(columns, tuple(cells)), []
+    for y, label in (("accuracy", "held-out accuracy"), ("others", "accuracy on other tasks")):
+        png = curves(
+            rows, x="rank", y=y, by="way", control=EVERYTHING, xlabel="rank (0: before)",
+            ylabel=label,
+        )  # fmt: skip
+        files.write_bytes(folder.directory / f"{y}.png", png)
+        caption = f"Mean over {config.seeds} seeds, with the range as a band."
+        figures.append(figure(png, f"{label} by adapter and rank", caption))
+    title = f"Teaching {config.model} {', '.join(config.lora.data.tasks)}"
+    page = experiment_page(
+        title, figures=figures, tables={"Means": found}, config=configs.to_dict(config)
+    )
+    files.write_text(folder.directory / "report.html", page)
+    print(table(found.columns, found.rows))
+    print(f"\nReport: {folder.directory / 'report.html'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+#!/usr/bin/env python
+"""Is a pruned and recovered model better than one of its size trained from scratch?
+
+    .venv/bin/python experiments/prune_and_recover.py            the built-in teacher
+    .venv/bin/python experiments/prune_and_recover.py --quick    seconds
+
+At each share of heads and neurons removed: the pruned model, the pruned model after distillation,
+and a model of the same shape trained from random weights on as many tokens. Loss and accuracy on
+prompts that nobody was trained on, measured latency, and how far each works as the teacher does.
+Muralidharan et al. 2024, Minitron (arXiv 2407.14679), sections 3 and 4.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcompress import align, examples, files, finetune, io, measure, prune, runs, tasks
+from jaxcompress import config as configs
+from jaxcompress.compress import PruneConfig, prune_gates
+from jaxcompress.models import Model, create
+from jaxcompress.report.curves import curves
+from jaxcompress.report.page import experiment_page, figure
+from jaxcompress.report.sections import Section
+from jaxcompress.report.tables import table
+
+ROOT = Path(__file__).resolve().parents[1]
+WAYS = ("pruned", "pruned and recovered", "from scratch")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is pruned, and how it recovers.
+
+    Attributes:
+      model: Hugging Face id, directory or `builtin:<name>`.
+      shares: of heads and neurons that are removed.
+      prune: how; its sparsity is set to each share in turn.
+      recover: how the pruned model is distilled; the model from scratch has the same steps.
+      scratch_rate: highest learning rate from scratch.
+      align_count: prompts of each task on which alignment is measured.
+      seeds: repeats with other prompts, batches and random weights.
+      run: run folder.
+    """
+
+    model: str = "builtin:teacher"
+    shares: tuple[float, ...] = (0.25, 0.5, 0.75)
+    prune: PruneConfig = dataclasses.field(default_factory=PruneConfig)
+    recover: finetune.DistillConfig = dataclasses.field(default_factory=finetune.DistillConfig)
+    scratch_rate: float = 3e-3
+    align_count: int = 32
+    seeds: int = 2
+    run: str = "runs/prune_and_recover"
+
+
+def run(config: Config, progress: bool = True) -> list[dict[str, Any]]:
+    """One row for each share, way and seed; share 0 is the whole model."""
+    whole, rows = io.load(config.model), []
+    for seed in range(config.seeds):
+        data = dataclasses.replace(config.recover.data, seed=seed)
+        judge = functools.partial(judged, whole, data, config.align_count)
+        first = {"share": 0.0, "seed": seed} | judge(whole)
+        rows += [first | {"way": way} for way in WAYS]
+        for share in config.shares:
+            made = compressed(whole, share, seed, config, data, progress)
+            rows += [{"share": share, "way": way, "seed": seed} | judge(m) for way, m in made]
+    return rows
+
+
+def compressed(
+    whole: Model, share: float, seed: int, config: Config, data: examples.Data, progress: bool
+) -> list[tuple[str, Model]]:
+    """The three models of one size."""
+    looked = dataclasses.replace(config.prune.data, seed=seed)
+    how = dataclasses.replace(config.prune, sparsity=share, data=looked)
+    small = prune.shrink(whole, prune_gates(whole, how, progress=False))
+    recover = dataclasses.replace(config.recover, data=data, seed=seed)
+    rate = dataclasses.replace(recover.optimizer, rate=config.scratch_rate)
+    scratch = dataclasses.replace(recover, loss="cross_entropy", optimizer=rate)
+    fresh = create(small.config, key=jax.random.key(seed), tokenizer=whole.tokenizer)
+    trained = [
+        finetune.distilled(whole, start, settings, progress=progress)
+        for start, settings in ((small, recover), (fresh, scratch))
+    ]
+    return list(zip(WAYS, (small, *trained), strict=True))
+
+
+def judged(whole: Model, data: examples.Data, count: int, model: Model) -> dict[str, float]:
+    """Loss, accuracy, latency and alignment of a model."""
+    key = jax.random.key(1000 + data.seed)
+    scores = [
+        align.score(
+            whole, model, tasks.get(name, whole.tokenizer, count, key), samples=1, progress=False
+        ).overlap
+        for name in data.tasks
+    ]
+    spent = measure.cost(model, batch=16, length=min(32, model.config.context))
+    return examples.judged(model, data) | {
+        "parameters": prune.parameters(model.config),
+        "milliseconds": 1e3 * spent.latency_seconds,
+        "alignment": float(np.mean(scores)),
+    }
+
+
+def main() -> None:
+    """Runs, draws, writes the page, prints the table."""
+    config = configs.from_args(Config, ROOT / "configs" / "prune_and_recover" / "default.yaml")
+    folder = runs.start(ROOT / config.run, config, 0, overwrite=True)
+    rows = run(config)
+    for row in rows:
+        runs.log(folder, **row)
+    measures = ("parameters", "loss", "accuracy", "milliseconds", "alignment")
+    cells = []
+    for share, way in dict.fromkeys((row["share"], row["way"]) for row in rows):
+        of = [row for row in rows if (row["share"], row["way"]) == (share, way)]
+        means = [np.mean([row[name] for row in of]) for name in measures]
+        cells.append((f"{share:.0%}", way, f"{means[0]:,.0f}", *(f"{m:.3g}" for m in means[1:])))
+    columns = ("removed", "way", "parameters", "loss (nats)", "accuracy", "ms", "alignment")
+    found, figures = Section(columns, tuple(cells)), []
+    for y, label in (("loss", "held-out loss (nats)"), ("alignment", "alignment with the whole")):
+        png = curves(
+            rows, x="share", y=y, by="way", control="from scratch",
+            xlabel="share of heads and neurons removed", ylabel=label,
+        )  # fmt: skip
+        files.write_bytes(folder.directory / f"{y}.png", png)
+        caption = f"Mean over {config.seeds} seeds, with the range as a band."
+        figures.append(figure(png, f"{label} against the share removed", caption))
+    title = f"{config.model}, pruned, recovered, and trained from scratch"
+    page = experiment_page(
+        title, figures=figures, tables={"Means": found}, config=configs.to_dict(config)
+    )
+    files.write_text(folder.directory / "report.html", page)
+    print(table(found.columns, found.rows))
+    print(f"\nReport: {folder.directory / 'report.html'}")
+
+
+if __name__ == "__main__":
+    main()

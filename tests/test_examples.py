@@ -1,0 +1,117 @@
+"""Data by name: what is held out is not trained on, and gates in one program are gates by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcompress import io, prune
+from jaxcompress.examples import Data, accuracy, batches, mean_loss, similarity, under_gates
+from jaxcompress.models import Gates, create
+from tests import families
+
+
+@pytest.fixture(scope="module")
+def student():
+    return io.load("builtin:student")
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """An npz file of 40 rows of tokens, the last ones short."""
+    tokens = np.random.default_rng(0).integers(5, 11, (40, 9)).astype(np.int32)
+    np.savez(tmp_path / "rows.npz", tokens=tokens, lengths=np.r_[np.full(30, 9), np.full(10, 4)])
+    return str(tmp_path / "rows.npz")
+
+
+def model(name="gpt2", **changes):
+    config = families.config(name, **changes)
+    params = families.randomized(config)
+    return create(config, params, tokenizer=types.SimpleNamespace(mask_token_id=4))
+
+
+def test_held_out_prompts_are_not_trained_on(student):
+    data = Data(tasks=("months", "ioi"), count=60)
+    seen, held = (batches(student, data, held_out=out)[0] for out in (False, True))
+    known = {row.tobytes() for batch in seen for row in np.asarray(batch.tokens)}
+    assert not any(row.tobytes() in known for batch in held for row in np.asarray(batch.tokens))
+    assert sum(len(batch) for batch in held) > 60
+
+
+def test_rows_of_tokens_need_no_tokenizer(rows):
+    causal = dataclasses.replace(model(), tokenizer=None)
+    data = Data(text=rows, count=12, batch=5)
+    (first, *_), loss = batches(causal, data)
+    assert loss is prune.next_token and first.tokens.shape == (5, 9)
+    held = np.concatenate([b.tokens for b in batches(causal, data, held_out=True)[0]])
+    every = np.load(rows)["tokens"][9::10]
+    assert {row.tobytes() for row in held} == {row.tobytes() for row in every}
+
+
+def test_models_that_see_both_ways_are_asked_for_hidden_tokens(rows):
+    bert = model("bert")
+    found, loss = batches(bert, Data(text=rows, count=36, batch=36))
+    labels, tokens = found[0].labels, found[0].tokens
+    assert loss is prune.masked_token and 0.08 < (labels >= 0).mean() < 0.25
+    assert (tokens[labels >= 0] == 4).all() and (tokens[labels < 0] != 4).all()
+    assert (labels[found[0].attention_mask == 0] == -1).all()
+    out = bert.apply(bert.params, tokens, attention_mask=found[0].attention_mask)
+    logs = np.asarray(jax.nn.log_softmax(out.logits))
+    at = np.argwhere(labels >= 0)
+    expected = -np.mean([logs[b, t, labels[b, t]] for b, t in at])
+    np.testing.assert_allclose(mean_loss(bert, found, loss), expected, rtol=1e-5)
+
+
+def test_encoders_without_a_head_are_scored_by_their_embeddings(rows):
+    encoder = model("bert", head="none")
+    found, loss = batches(encoder, Data(text=rows, count=8, batch=8))
+    scores = prune.score(encoder, found, "fisher", loss=loss, progress=False)
+    assert loss is prune.embedding and (np.asarray(scores.heads) > 0).all()
+    heads = jnp.stack([jnp.ones((3, 4)), jnp.ones((3, 4)).at[0, 1].set(0)])
+    kept = under_gates(encoder, found, similarity, Gates(heads=heads))
+    np.testing.assert_allclose(kept[0], 1, atol=1e-6)
+    assert kept[1] < 1 - 1e-5
+
+
+def test_gates_in_one_program_are_gates_one_by_one(rows):
+    causal = model()
+    found, loss = batches(causal, Data(text=rows, count=36, batch=16))
+    heads = jax.random.uniform(jax.random.key(0), (2, 3, 4))
+    stacked = Gates(heads=heads)
+    together = under_gates(causal, found, lambda out, batch, _: loss(out, batch), stacked, chunk=2)
+    apart = [mean_loss(causal, found, loss, Gates(heads=one)) for one in heads]
+    np.testing.assert_allclose(together, apart, rtol=1e-5)
+    whole = mean_loss(causal, found, loss)
+    np.testing.assert_allclose(whole, mean_loss(causal, found, loss, Gates.ones(causal.config)))
+
+
+def test_accuracy_counts_right_answers(student):
+    found, _ = batches(student, Data(tasks=("months",), count=8))
+    one = jax.tree.map(lambda leaf: leaf[:2], found[0])
+    wrong = dataclasses.replace(one, correct=one.wrong[:, :1], wrong=one.correct)
+    out = student.apply(student.params, one.tokens, attention_mask=one.attention_mask)
+    assert accuracy(out, one).tolist() == [1, 1] and accuracy(out, wrong).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (Data(), "data: expected either tasks or text, got both or neither"),
+        (Data(text="nowhere.npz"), r"nowhere.npz: expected an npz file of tokens, lengths, got"),
+        (Data(tasks=("months",), count=0), "data.count: expected"),
+    ],
+)
+def test_bad_input(student, data, message):
+    with pytest.raises(ValueError, match=message):
+        batches(student, data)
+
+
+def test_a_text_too_short_to_hold_out(tmp_path):
+    np.savez(tmp_path / "few.npz", tokens=np.ones((9, 4), int), lengths=np.full(9, 4))
+    with pytest.raises(ValueError, match=r"data.text: expected at least 10 rows, got 9"):
+        batches(model(), Data(text=str(tmp_path / "few.npz")), held_out=True)
