@@ -1,4 +1,4 @@
-"""The command line: `jaxcompress compare | ablate | prune | distill | lora | convert | inspect`."""
+"""The command line: `jaxcompress compare | ablate | circuit | prune | distill | lora | ...`."""
 
 from __future__ import annotations
 
@@ -16,16 +16,28 @@ import tyro
 from jaxcompress import ablate as ablation
 from jaxcompress import check, files, tasks
 from jaxcompress import config as configs
-from jaxcompress.compare import CompareConfig
+from jaxcompress.compare import CompareConfig, unmet
 from jaxcompress.compare import compare as compare_models
 from jaxcompress.compress import PruneConfig, prune_model
 from jaxcompress.finetune import DistillConfig, LoraConfig, adapt, distil
 from jaxcompress.io.export import save
 from jaxcompress.io.huggingface import load
 from jaxcompress.measure import cost
+from jaxcompress.mechanism import CircuitConfig
+from jaxcompress.mechanism import circuit as find_circuit
 from jaxcompress.report.tables import compare_table
 
-__all__ = ["ablate", "compare", "convert", "distill", "inspect", "lora", "main", "prune"]
+__all__ = [
+    "ablate",
+    "circuit",
+    "compare",
+    "convert",
+    "distill",
+    "inspect",
+    "lora",
+    "main",
+    "prune",
+]
 
 Positional = tyro.conf.Positional
 
@@ -40,6 +52,7 @@ def compare(
     overwrite: bool = False,
     config: Path | None = None,
     quick: bool = False,
+    require: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
 ) -> None:
     """What each of two models can do, costs and depends on, and how alike they work.
 
@@ -51,16 +64,43 @@ def compare(
       overwrite: replace an earlier run in that folder.
       config: YAML file of settings, such as configs/compare/default.yaml.
       quick: apply the file's quick overlay.
+      require: name=minimum, such as alignment=0.8, agreement=0.95 or faithfulness=0.7; may be given
+        several times. The exit code is 3 if one is not met.
 
     Example:
       >>> main(["compare", "builtin:teacher", "builtin:student", "count=32"])  # doctest: +SKIP
     """
     settings = configs.load(CompareConfig, config, quick=quick, overrides=overrides)
+    minima = _minima(require)
     found = compare_models(
         teacher, student, settings.tasks, out, config=settings, overwrite=overwrite
     )
     print(compare_table(found))
     print(f"\nReport: {(out / 'report.html').resolve()}")
+    missed = unmet(found, minima)
+    if missed:
+        raise UnmetError(
+            ", ".join(
+                f"{name} {'not measured' if value is None else f'{value:.3f}'}, at least "
+                f"{minima[name]:g} required"
+                for name, value in missed.items()
+            )
+        )
+
+
+class UnmetError(Exception):
+    """A comparison that was required to come out better."""
+
+
+def _minima(require: Sequence[str]) -> dict[str, float]:
+    found = {}
+    for one in require:
+        name, _, value = one.partition("=")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise check.fail("--require", "name=number, such as alignment=0.8", one) from None
+    return found
 
 
 def ablate(
@@ -104,6 +144,44 @@ def ablate(
         record = {"model": model, "task": task, "over": over, "replacement": replacement}
         record |= {"metric": metric, "clean": clean, "mean": mean.tolist()}
         files.write_text(out, json.dumps(record, indent=1) + "\n")
+
+
+def circuit(
+    model: Positional[str],
+    overrides: Positional[tuple[str, ...]] = (),
+    /,
+    *,
+    task: str,
+    out: Path = Path("runs/circuit"),
+    overwrite: bool = False,
+    config: Path | None = None,
+    quick: bool = False,
+) -> None:
+    """Finds the circuit of a task, draws it, and says how faithful it is on other prompts.
+
+    Args:
+      model: Hugging Face id, directory or builtin:<name>.
+      overrides: settings as key=value, such as target=0.9 method=eap replacement=mean.
+      task: prompt family, such as ioi.
+      out: run folder for report.html, circuit.json, circuit.svg and circuit.png.
+      overwrite: replace an earlier run in that folder.
+      config: YAML file of settings, such as configs/circuit/default.yaml.
+      quick: apply the file's quick overlay.
+
+    Example:
+      >>> main(["circuit", "builtin:teacher", "--task", "ioi"])  # doctest: +SKIP
+    """
+    settings = configs.load(
+        CircuitConfig, config, quick=quick, overrides=(*overrides, f"task={task}")
+    )
+    found = find_circuit(model, out, settings, overwrite=overwrite)
+    if found["warning"]:
+        print(found["warning"])
+    print(f"{task} of {model}: {found['edges']} edges, {found['share']:.1%} of all")
+    for name in ("faithfulness", "completeness", "cpr", "cmd"):
+        if found[name] is not None:
+            print(f"  {name:14} {found[name]:.3f}")
+    print(f"\nReport: {(out / 'report.html').resolve()}")
 
 
 def prune(
@@ -269,6 +347,11 @@ def inspect(model: Positional[str], /) -> None:
       >>> main(["inspect", "builtin:teacher"])  # doctest: +SKIP
     """
     loaded = load(model)
+    record = Path(model) / "compression.json"
+    if record.is_file():  # what prune and distill leave beside the model
+        for name, value in json.loads(record.read_text(encoding="utf-8")).items():
+            print(f"{name:24} {value}")
+        print()
     for part in (loaded.config, cost(loaded)):
         for name, value in dataclasses.asdict(part).items():
             print(f"{name:24} {value}")
@@ -276,10 +359,10 @@ def inspect(model: Positional[str], /) -> None:
 
 
 def main(args: Annotated[Sequence[str] | None, "by default those of the process"] = None) -> int:
-    """Runs a command; a `ValueError` is one line on stderr and exit code 2.
+    """Runs a command; what goes wrong is one line on stderr.
 
     Returns:
-      The exit code.
+      The exit code: 2 for a `ValueError`, 3 for a requirement that is not met.
 
     Example:
       >>> main(["inspect", "builtin:nothing"])
@@ -288,6 +371,7 @@ def main(args: Annotated[Sequence[str] | None, "by default those of the process"
     commands: dict[str, Any] = {
         "compare": compare,
         "ablate": ablate,
+        "circuit": circuit,
         "prune": prune,
         "distill": distill,
         "lora": lora,
@@ -303,6 +387,9 @@ def main(args: Annotated[Sequence[str] | None, "by default those of the process"
     except ValueError as error:
         print(f"jaxcompress: {error}", file=sys.stderr)
         return 2
+    except UnmetError as missed:
+        print(f"jaxcompress: {missed}", file=sys.stderr)
+        return 3
     except KeyboardInterrupt:
         print("jaxcompress: interrupted, nothing was written", file=sys.stderr)
         return 130

@@ -10,15 +10,16 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from jaxcompress import check, prune
+from jaxcompress import check, circuits, prune
 from jaxcompress import config as configs
 from jaxcompress.examples import Data, batches, mean_loss
 from jaxcompress.io.export import save
 from jaxcompress.io.huggingface import load
+from jaxcompress.learned import LearnConfig, learned_scores
 from jaxcompress.models import Gates, Model
 from jaxcompress.prune.schedule import cubic
 
-__all__ = ["PruneConfig", "prune_gates", "prune_model"]
+__all__ = ["PruneConfig", "circuit_heads", "protect", "prune_gates", "prune_model"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,14 +27,16 @@ class PruneConfig:
     """How a model is pruned.
 
     Attributes:
-      criterion: one of `prune.CRITERIA`.
+      criterion: one of `prune.CRITERIA`, or `learned`: gates that are trained, see `learn`.
       over: what is removed: any of heads, neurons, attns, mlps, width.
       sparsity: share of each of these that is removed, in [0, 1).
       scope: rank all layers together, or each by itself.
       at_least: heads and neurons that every layer keeps.
       groups: remove heads by whole key/value groups.
+      keep_circuit: tasks whose circuits are kept: their heads go last.
       rounds: of scoring and removing; with several the share rises along a cubic.
       data: what the criterion looks at.
+      learn: how gates are trained; for `learned`.
       form: of the directory: `stock`, `padded` or `native`, see `io.save`.
     """
 
@@ -43,8 +46,10 @@ class PruneConfig:
     scope: Literal["global", "layer"] = "global"
     at_least: int = 0
     groups: bool = False
+    keep_circuit: tuple[str, ...] = ()
     rounds: int = 1
     data: Data = dataclasses.field(default_factory=Data)
+    learn: LearnConfig = dataclasses.field(default_factory=LearnConfig)
     form: Literal["stock", "padded", "native"] = "native"
 
 
@@ -60,26 +65,23 @@ def prune_gates(model: Model, config: PruneConfig, *, progress: bool = True) -> 
       np.float32(8.0)
     """
     check.integer("rounds", config.rounds, 1)
-    check.known("criterion", config.criterion, prune.CRITERIA)
+    check.known("criterion", config.criterion, (*prune.CRITERIA, "learned"))
     if not 0 <= config.sparsity < 1:
         raise check.fail("sparsity", "a number in [0, 1)", config.sparsity)
     gates: Gates | None = None
     steps = cubic(config.sparsity, config.rounds)
-    looked_at = config.criterion not in ("magnitude", "random")
+    looked_at = config.criterion not in ("magnitude", "random", "learned")
     found, loss = batches(model, config.data) if looked_at else ([], prune.next_token)
+    kept = circuit_heads(model, config)
     for step in range(1, config.rounds + 1):
         now = model if gates is None else prune.fold(model, gates)
-        key = jax.random.fold_in(jax.random.key(config.data.seed), step)
-        scored = prune.score(now, found, config.criterion, loss=loss, key=key, progress=progress)
-        values = {}
-        for name in config.over:
-            check.known("over", name, [field.name for field in dataclasses.fields(Gates)])
-            values[name] = getattr(scored, name)
-            if values[name] is None:
-                raise check.fail("over", f"what {config.criterion} has scores for", repr(name))
+        share = config.sparsity if step == config.rounds else float(np.asarray(steps(step)))
+        scored = _scored(now, config, found, loss, share, step, progress)
+        if kept is not None:
+            scored = protect(scored, kept)
         gates = prune.select(
-            Gates(**values),
-            config.sparsity if step == config.rounds else float(np.asarray(steps(step))),
+            scored,
+            share,
             scope=config.scope,
             at_least=config.at_least,
             groups=model.config.kv_heads if config.groups else None,
@@ -87,6 +89,73 @@ def prune_gates(model: Model, config: PruneConfig, *, progress: bool = True) -> 
         )
     assert gates is not None
     return gates
+
+
+def protect(scores: Gates, kept: np.ndarray) -> Gates:
+    """Scores by which some heads go last, in their own order.
+
+    Args:
+      scores: of heads, and anything else.
+      kept: (layer, head) 1 for these.
+
+    Example:
+      >>> protect(Gates(heads=np.array([[3.0, 1.0]])), np.array([[0.0, 1.0]])).heads.tolist()
+      [[3.0, 4.0]]
+    """
+    if scores.heads is None:
+        return scores
+    heads = np.asarray(scores.heads)
+    return dataclasses.replace(scores, heads=heads + (heads.max() - heads.min() + 1) * kept)
+
+
+def circuit_heads(model: Model, config: PruneConfig) -> np.ndarray | None:
+    """(layer, head) 1 for the heads in a circuit of `config.keep_circuit`; `None` if it is empty.
+
+    Circuits are the smallest by EAP-IG with 80 % of the logit difference (`circuits.smallest`).
+
+    Raises:
+      ValueError: for a task that the model cannot do: there is no circuit to keep.
+
+    Example:
+      >>> circuit_heads(load("builtin:student"), PruneConfig()) is None
+      True
+    """
+    if not config.keep_circuit:
+        return None
+    union = np.zeros((model.config.layers, model.config.heads), np.float32)
+    data = dataclasses.replace(config.data, tasks=config.keep_circuit, text=None)
+    data = dataclasses.replace(data, batch=data.count)
+    for prompts in batches(model, data)[0]:
+        scores = circuits.attribute(model, prompts, method="eap-ig")
+        found, _ = circuits.smallest(model, prompts, scores)
+        union = np.maximum(union, np.asarray(found.gates().heads))
+    return union
+
+
+def _scored(
+    model: Model,
+    config: PruneConfig,
+    found: Any,
+    loss: Any,
+    share: float,
+    step: int,
+    progress: bool,
+) -> Gates:
+    """Scores of the fields that are pruned."""
+    if config.criterion == "learned":
+        scored = learned_scores(
+            model, config.data, config.over, share, config.learn, progress=progress
+        )
+    else:
+        key = jax.random.fold_in(jax.random.key(config.data.seed), step)
+        scored = prune.score(model, found, config.criterion, loss=loss, key=key, progress=progress)
+    values = {}
+    for name in config.over:
+        check.known("over", name, [field.name for field in dataclasses.fields(Gates)])
+        values[name] = getattr(scored, name)
+        if values[name] is None:
+            raise check.fail("over", f"what {config.criterion} has scores for", repr(name))
+    return Gates(**values)
 
 
 def prune_model(

@@ -15,7 +15,17 @@ from jaxcompress import check, files, prune, tasks
 from jaxcompress.data.packed import packed
 from jaxcompress.models import Gates, Model
 
-__all__ = ["Data", "accuracy", "batches", "judged", "mean_loss", "similarity", "under_gates"]
+__all__ = [
+    "Data",
+    "accuracy",
+    "batches",
+    "judged",
+    "mean_loss",
+    "similarity",
+    "targets",
+    "together",
+    "under_gates",
+]
 
 _TENTH = 10  # every so-manieth row of a text is held out
 _HIDDEN = 0.15  # share of tokens that a masked language model is asked for
@@ -137,6 +147,60 @@ def _text(model: Model, data: Data) -> tuple[Any, np.ndarray]:
     arrays = files.read_npz(text, ("tokens", "lengths"))
     tokens = arrays["tokens"][:, :context].astype(np.int32)
     return tokens, (np.arange(tokens.shape[1]) < arrays["lengths"][:, None]).astype(np.int32)
+
+
+def together(model: Model, data: Data) -> Any:
+    """All rows in one pytree, for training; prompts of several tasks are padded to one length.
+
+    Raises:
+      ValueError: as `batches`.
+
+    Example:
+      >>> from jaxcompress.io.huggingface import load
+      >>> model = load("builtin:student")
+      >>> together(model, Data(tasks=("ioi", "months"), count=3)).tokens.shape[0]
+      6
+    """
+    found, _ = batches(model, data)
+    longest = max(batch.tokens.shape[1] for batch in found)
+    answers = max(getattr(batch, "correct", np.zeros((1, 1))).shape[1] for batch in found)
+
+    def padded(batch: Any) -> Any:
+        wide = {"tokens": 0, "corrupted": 0, "attention_mask": 0}
+        more = longest - batch.tokens.shape[1]
+        changes = {
+            name: np.pad(getattr(batch, name), ((0, 0), (0, more)))
+            for name in wide
+            if hasattr(batch, name)
+        }
+        if hasattr(batch, "correct"):
+            short = answers - batch.correct.shape[1]
+            changes["correct"] = np.pad(batch.correct, ((0, 0), (0, short)), constant_values=-1)
+            changes["wrong"] = batch.wrong[:, :1]
+        if hasattr(batch, "_replace"):
+            return batch._replace(**changes)
+        return dataclasses.replace(batch, **changes)
+
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *map(padded, found))
+
+
+def targets(batch: Any) -> tuple[jax.Array, jax.Array]:
+    """(batch, position) labels of the logits, and which of them count.
+
+    Example:
+      >>> text = prune.Text(jnp.array([[7, 8, 9]]), jnp.array([[1, 1, 0]]))
+      >>> [x.tolist() for x in targets(text)]
+      [[[8, 9, 0]], [[True, False, False]]]
+    """
+    real = jnp.asarray(batch.attention_mask) > 0
+    if hasattr(batch, "correct"):
+        places = jnp.arange(real.shape[1])[None]
+        at = jnp.asarray(batch.answer_position)[:, None]
+        return jnp.broadcast_to(batch.correct[:, :1], real.shape), places == at
+    if hasattr(batch, "labels"):
+        return jnp.maximum(batch.labels, 0), batch.labels >= 0
+    labels = jnp.pad(batch.tokens[:, 1:], ((0, 0), (0, 1)))
+    return labels, jnp.pad(real[:, 1:] & real[:, :-1], ((0, 0), (0, 1)))
 
 
 def mean_loss(model: Model, found: Sequence[Any], loss: Any, gates: Gates | None = None) -> float:

@@ -9,20 +9,26 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from jaxcompress import check, files, lora, train
 from jaxcompress import config as configs
 from jaxcompress.distill import losses
-from jaxcompress.examples import Data, batches, mean_loss
+from jaxcompress.examples import Data, batches, mean_loss, targets, together
 from jaxcompress.io.export import save
 from jaxcompress.io.huggingface import load
 from jaxcompress.io.peft import save_adapter
 from jaxcompress.lora import Adapter
 from jaxcompress.models import Model
 
-__all__ = ["DistillConfig", "LoraConfig", "adapt", "adapted", "distil", "distilled"]
+__all__ = [
+    "DistillConfig",
+    "LoraConfig",
+    "adapt",
+    "adapted",
+    "distil",
+    "distilled",
+    "every_other_layer",
+]
 
 _LOSSES: dict[str, Callable[..., Any]] = {
     "forward_kl": losses.forward_kl,
@@ -169,10 +175,29 @@ def distilled(
     check.known("loss", config.loss, (*_LOSSES, "cross_entropy"))
     if teacher.config.vocab != student.config.vocab:
         raise check.fail("student", f"a vocabulary of {teacher.config.vocab}", student.config.vocab)
-    found, loss = _examples(student, config.data), _distillation(student, teacher, config)
+    found, loss = together(student, config.data), _distillation(student, teacher, config)
     if extra is not None:
         loss = _with_extra(loss, extra)
     return student.replace(params=_fit(student.params, loss, found, config, "distil", progress))
+
+
+def every_other_layer(teacher: Model) -> Model:
+    """A student to be: layers 0, 2, 4, ... of a teacher, with its embeddings and head.
+
+    Raises:
+      ValueError: for a teacher whose layers differ in size.
+
+    Example:
+      >>> every_other_layer(load("builtin:teacher")).config.layers
+      2
+
+    Reference: Sanh et al. 2019 (arXiv 1910.01108), section 2.
+    """
+    if not teacher.config.stacked:
+        raise check.fail("teacher", "layers of one size", "layers of different sizes")
+    blocks = jax.tree.map(lambda leaf: leaf[::2], teacher.params["blocks"])
+    shape = dataclasses.replace(teacher.config, layers=-(-teacher.config.layers // 2))
+    return teacher.replace(config=shape, params={**teacher.params, "blocks": blocks})
 
 
 def adapt(
@@ -236,59 +261,21 @@ def adapted(model: Model, config: LoraConfig, *, progress: bool = True) -> Adapt
 
     def loss(trained: Any, batch: Any, key: Any) -> tuple[Any, dict[str, Any]]:
         edited = lora.with_trained(adapter, trained)
-        labels, mask = _targets(batch)
+        labels, mask = targets(batch)
         out = model.apply(
             model.params, batch.tokens, attention_mask=batch.attention_mask, lora=edited
         )
         value, count = losses.cross_entropy(out.logits, labels, mask)
         return value, {"count": count}
 
-    found = _examples(model, config.data)
+    found = together(model, config.data)
     trained = _fit(start, loss, found, config, "lora", progress)
     return lora.with_trained(adapter, trained)
 
 
-def _examples(model: Model, data: Data) -> Any:
-    """All rows in one pytree; prompts of several tasks are padded to one length."""
-    found, _ = batches(model, data)
-    longest = max(batch.tokens.shape[1] for batch in found)
-    answers = max(getattr(batch, "correct", np.zeros((1, 1))).shape[1] for batch in found)
-
-    def padded(batch: Any) -> Any:
-        wide = {"tokens": 0, "corrupted": 0, "attention_mask": 0}
-        more = longest - batch.tokens.shape[1]
-        changes = {
-            name: np.pad(getattr(batch, name), ((0, 0), (0, more)))
-            for name in wide
-            if hasattr(batch, name)
-        }
-        if hasattr(batch, "correct"):
-            short = answers - batch.correct.shape[1]
-            changes["correct"] = np.pad(batch.correct, ((0, 0), (0, short)), constant_values=-1)
-            changes["wrong"] = batch.wrong[:, :1]
-        if hasattr(batch, "_replace"):
-            return batch._replace(**changes)
-        return dataclasses.replace(batch, **changes)
-
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *map(padded, found))
-
-
-def _targets(batch: Any) -> tuple[jax.Array, jax.Array]:
-    """(batch, position) labels of the logits, and the weights with which they count."""
-    real = jnp.asarray(batch.attention_mask) > 0
-    if hasattr(batch, "correct"):
-        places = jnp.arange(real.shape[1])[None]
-        at = jnp.asarray(batch.answer_position)[:, None]
-        return jnp.broadcast_to(batch.correct[:, :1], real.shape), places == at
-    if hasattr(batch, "labels"):
-        return jnp.maximum(batch.labels, 0), batch.labels >= 0
-    labels = jnp.pad(batch.tokens[:, 1:], ((0, 0), (0, 1)))
-    return labels, jnp.pad(real[:, 1:] & real[:, :-1], ((0, 0), (0, 1)))
-
-
 def _distillation(student: Model, teacher: Model, config: DistillConfig) -> Callable[..., Any]:
     def loss(params: Any, batch: Any, key: Any) -> tuple[Any, dict[str, Any]]:
-        labels, mask = _targets(batch)
+        labels, mask = targets(batch)
         inputs = {"attention_mask": batch.attention_mask}
         said = student.apply(params, batch.tokens, **inputs).logits
         if config.loss == "cross_entropy":

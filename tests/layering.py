@@ -18,13 +18,39 @@ PACKAGE = "jaxcompress"
 TOP_FOLDERS = (PACKAGE, "experiments", "scripts", "tests")
 
 LAYERS = {
-    **dict.fromkeys(("types", "tree", "check", "files", "matrices"), 0),
+    **dict.fromkeys(("types", "tree", "check", "files", "matrices", "cka"), 0),
     **dict.fromkeys(("models", "tasks", "data"), 1),
     **dict.fromkeys(
-        ("ablate", "circuits", "prune", "lora", "distill", "align", "sae", "generate", "probe"), 2
+        (
+            "ablate",
+            "circuits",
+            "prune",
+            "lora",
+            "distill",
+            "align",
+            "narrow",
+            "sae",
+            "generate",
+            "probe",
+        ),
+        2,
     ),
     **dict.fromkeys(("train", "io", "measure", "report", "config", "runs"), 3),
-    **dict.fromkeys(("compare", "examples", "compress", "finetune", "cli", "__main__"), 4),
+    **dict.fromkeys(
+        (
+            "compare",
+            "examples",
+            "compress",
+            "finetune",
+            "judge",
+            "learned",
+            "mechanism",
+            "narrowing",
+            "cli",
+            "__main__",
+        ),
+        4,
+    ),
 }
 # The package itself re-exports, so it stands above all and nothing inside imports it.
 ROOT_LAYER = 5

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxcompress.cka import linear_cka
+
 __all__ = ["linear_cka", "mean_pattern", "pattern_cosine", "rescale", "subspace_cosine"]
 
 SUBSPACE = 3  # leading directions of an MLP's output, as published
@@ -103,32 +105,6 @@ def subspace_cosine(
 
     a, b = jax.vmap(leading)(student), jax.vmap(leading)(teacher)
     return jnp.abs(jnp.einsum("imk,jmq->ijkq", a, b).mean(axis=(2, 3)))
-
-
-def linear_cka(x: Float[Array, "n p"], y: Float[Array, "n q"]) -> Float[Array, ""]:
-    """Linear centred kernel alignment of two sets of activations of the same tokens.
-
-    `||Y^T X||^2 / (||X^T X|| ||Y^T Y||)` on centred columns; 0 if either is constant.
-
-    Args:
-      x: (token, feature).
-      y: (token, feature), any number of features.
-
-    Returns:
-      A scalar in [0, 1]; biased upwards if there are few tokens for the number of features.
-
-    Example:
-      >>> x = jnp.sin(jnp.arange(12.0)).reshape(6, 2)
-      >>> bool(jnp.isclose(linear_cka(x, 3 * x[:, ::-1]), 1.0))
-      True
-
-    Reference:
-      Kornblith et al. 2019 (arXiv 1905.00414, section 3).
-    """
-    x, y = x - x.mean(axis=0, keepdims=True), y - y.mean(axis=0, keepdims=True)
-    cross = jnp.sum((y.T @ x) ** 2)
-    own = jnp.linalg.norm(x.T @ x) * jnp.linalg.norm(y.T @ y)
-    return jnp.where(own > 0, cross / jnp.where(own > 0, own, 1.0), 0.0)
 
 
 def rescale(mlps: Float[Array, "i j"], heads: Float[Array, "n p"]) -> Float[Array, "i j"]:

@@ -1,5 +1,5 @@
 """Teacher-student losses: `(student, teacher, mask, ...) -> (mean, count)`."""
 
-from jaxcompress.distill import chunked, cka, features, losses, mapping, relations
+from jaxcompress.distill import chunked, cka, features, losses, mapping, mechanisms, relations
 
-__all__ = ["chunked", "cka", "features", "losses", "mapping", "relations"]
+__all__ = ["chunked", "cka", "features", "losses", "mapping", "mechanisms", "relations"]

@@ -4,6 +4,7 @@ from jaxcompress.train.loggers import tensorboard, wandb
 from jaxcompress.train.loop import fit
 from jaxcompress.train.lora_plus import lora_plus
 from jaxcompress.train.optimizer import OptimizerConfig, optimizer
+from jaxcompress.train.parts import by_part, counted, counter
 from jaxcompress.train.sharding import make_mesh, shardings
 from jaxcompress.train.state import State, create
 from jaxcompress.train.step import Step, make_step, mixed_precision
@@ -12,6 +13,9 @@ __all__ = [
     "OptimizerConfig",
     "State",
     "Step",
+    "by_part",
+    "counted",
+    "counter",
     "create",
     "fit",
     "lora_plus",

@@ -1,0 +1,150 @@
+#!/usr/bin/env python
+"""Is the smaller model easier or harder to explain? Cost against circuits, over many models.
+
+    .venv/bin/python experiments/frontier.py            the built-in teacher and its descendants
+    .venv/bin/python experiments/frontier.py --quick    seconds
+
+Every model is pruned, distilled, or trained from scratch. For each: accuracy, parameters, FLOPs,
+latency and energy (where the device can be read), against the size of its circuits at one
+faithfulness, how many heads serve more than one task, and how far it works as the teacher does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcompress import circuits, files, finetune, io, measure, prune, runs, tasks
+from jaxcompress import config as configs
+from jaxcompress.compress import PruneConfig, prune_gates
+from jaxcompress.judge import Judge
+from jaxcompress.models import Model
+from jaxcompress.report.page import experiment_page, figure
+from jaxcompress.report.scatter import scatter
+from jaxcompress.report.sections import Section
+from jaxcompress.report.tables import table
+
+ROOT = Path(__file__).resolve().parents[1]
+COLUMNS = {
+    "accuracy": ("accuracy", "{:.2f}"),
+    "parameters": ("parameters", "{:,.0f}"),
+    "flops": ("FLOPs/token", "{:,.0f}"),
+    "milliseconds": ("ms", "{:.2f}"),
+    "millijoules": ("mJ/token", "{:.3g}"),
+    "edges": ("edges of a circuit", "{:.0f}"),
+    "edge_share": ("share of all edges", "{:.1%}"),
+    "heads": ("heads in circuits", "{:.0f}"),
+    "shared": ("heads with 2 jobs or more", "{:.0f}"),
+    "alignment": ("alignment", "{:.2f}"),
+    "brittleness": ("brittleness (%)", "{:.0f}"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Which models, and how they are looked at.
+
+    Attributes:
+      teacher: Hugging Face id, directory or `builtin:<name>`.
+      students: others of its vocabulary; the last shares only the tasks with it: alignment 0.
+      tasks: whose circuits are found.
+      shares: of heads and neurons that are pruned from the teacher.
+      prune: how; its sparsity is set to each share.
+      recover: how a pruned model is trained again.
+      faithfulness: that a circuit must reach.
+      count: prompts of each task.
+      seed: of prompts and training.
+      run: run folder.
+    """
+
+    teacher: str = "builtin:teacher"
+    students: tuple[str, ...] = ("builtin:student", "builtin:from-scratch")
+    tasks: tuple[str, ...] = ("numerals", "months", "ioi", "greater_than", "induction")
+    shares: tuple[float, ...] = (0.25, 0.5)
+    prune: PruneConfig = dataclasses.field(default_factory=PruneConfig)
+    recover: finetune.DistillConfig = dataclasses.field(default_factory=finetune.DistillConfig)
+    faithfulness: float = 0.8
+    count: int = 32
+    seed: int = 0
+    run: str = "runs/frontier"
+
+
+def models(config: Config) -> Iterator[tuple[str, str, Model]]:
+    """Name, way it was made, and model."""
+    teacher = io.load(config.teacher)
+    yield config.teacher, "teacher", teacher
+    for name in config.students:
+        yield name, "from scratch" if "from-scratch" in name else "distilled", io.load(name)
+    for share in config.shares:
+        how = dataclasses.replace(config.prune, sparsity=share)
+        small = prune.shrink(teacher, prune_gates(teacher, how, progress=False))
+        yield f"pruned {share:.0%}", "pruned", small
+        recovered = finetune.distilled(teacher, small, config.recover)
+        yield f"pruned {share:.0%}, recovered", "recovered", recovered
+
+
+def run(config: Config, progress: bool = True) -> list[dict[str, Any]]:
+    """One row for each model."""
+    teacher, key = io.load(config.teacher), jax.random.key(1000 + config.seed)
+    prompts = {name: tasks.get(name, teacher.tokenizer, config.count, key) for name in config.tasks}
+    unrelated = {"other": io.load(config.students[-1])} if config.students else None
+    judge = Judge(teacher, {"accuracy": list(prompts.values())}, "accuracy", unrelated)
+    rows = []
+    for name, way, model in models(config):
+        spent = measure.cost(model, batch=16, length=min(32, model.config.context))
+        joules = spent.joules_per_token
+        row = {"model": name, "way": way, "parameters": prune.parameters(model.config)}
+        flops, ms = prune.flops_per_token(model.config, length=32), 1e3 * spent.latency_seconds
+        row |= {"flops": flops, "milliseconds": ms, "millijoules": 1e3 * (joules or np.nan)}
+        rows.append(row | explained(model, prompts, config.faithfulness) | judge(model))
+    return rows
+
+
+def explained(model: Model, prompts: dict[str, Any], target: float) -> dict[str, float]:
+    """Size of the circuits of the tasks that the model can do, and heads that several share."""
+    sizes, used = [], np.zeros((model.config.layers, model.config.heads))
+    for one in prompts.values():
+        scores = circuits.attribute(model, one, method="eap-ig")
+        if scores.clean.mean() > scores.corrupted.mean() + 0.1:
+            found, _ = circuits.smallest(model, one, scores, target)
+            sizes.append((len(found), found.share))
+            used += np.asarray(found.gates().heads)
+    edges, share = np.mean(sizes, axis=0) if sizes else (np.nan, np.nan)
+    heads, shared = float((used > 0).sum()), float((used > 1).sum())
+    return {"edges": edges, "edge_share": share, "heads": heads, "shared": shared}
+
+
+def main() -> None:
+    """Runs, draws, writes the page, prints the table."""
+    config = configs.from_args(Config, ROOT / "configs" / "frontier" / "default.yaml")
+    folder = runs.start(ROOT / config.run, config, config.seed, overwrite=True)
+    rows = run(config)
+    for row in rows:
+        runs.log(folder, **row)
+    forms = {key: form for key, (_, form) in COLUMNS.items()}
+    cells = [(row["model"], *(form.format(row[k]) for k, form in forms.items())) for row in rows]
+    found = Section(("model", *(name for name, _ in COLUMNS.values())), tuple(cells))
+    png = scatter(
+        rows, x="parameters", by="way", label="model",
+        measures={key: COLUMNS[key][0] for key in ("accuracy", "edges", "shared", "alignment")},
+    )  # fmt: skip
+    what = f"Circuits by EAP-IG at {config.faithfulness:.0%} faithfulness, mean over tasks."
+    page = experiment_page(
+        f"Cost and explanation of {config.teacher} and its descendants",
+        figures=[figure(png, "Measures by parameters", what)],
+        tables={"All models": found},
+        config=configs.to_dict(config),
+    )
+    files.write_bytes(folder.directory / "frontier.png", png)
+    files.write_text(folder.directory / "report.html", page)
+    print(table(found.columns, found.rows))
+    print(f"\nReport: {folder.directory / 'report.html'}")
+
+
+if __name__ == "__main__":
+    main()

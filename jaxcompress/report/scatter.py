@@ -1,0 +1,73 @@
+"""Models as points: measures against a cost, one panel each, the points named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxcompress.report.drawing import INK, SIZE, canvas, message, png, tidy
+
+__all__ = ["scatter"]
+
+# Okabe and Ito's colours, told apart with any colour vision.
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+_MARKS = "osD^vP"
+
+
+def scatter(
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    x: str,
+    measures: Mapping[str, str],
+    by: str,
+    label: str,
+) -> bytes:
+    """One panel for each measure; colours and marks by the way a model was made.
+
+    Args:
+      rows: one for each model.
+      x: key of the cost.
+      measures: keys of the measures, and their axis labels.
+      by: key that colours are of.
+      label: key of the names, numbered in the panels and spelt out in the legend.
+
+    Returns:
+      A PNG; a line of text if there are no rows.
+
+    Example:
+      >>> rows = [{"size": 1, "loss": 2, "way": "pruned", "name": "a"}]
+      >>> scatter(rows, x="size", measures={"loss": "nats"}, by="way", label="name")[1:4]
+      b'PNG'
+    """
+    rows = list(rows)
+    if not rows:
+        return message("n/a: nothing was measured")
+    ways = list(dict.fromkeys(row[by] for row in rows))
+    columns = min(len(measures), 2)
+    lines = -(-len(measures) // columns)
+    figure = canvas(3.6 * columns, 2.6 * lines)
+    grid = figure.subplots(lines, columns, squeeze=False)
+    for axes in grid.flat[len(measures) :]:
+        axes.remove()
+    for axes, (key, name) in zip(grid.flat, measures.items(), strict=False):
+        for number, row in enumerate(rows, 1):
+            if not np.isfinite(row[key]):
+                continue
+            i = ways.index(row[by])
+            what = f"{number} {row[label]}" if key == next(iter(measures)) else None
+            style = {"color": _COLOURS[i % 6], "marker": _MARKS[i % 6], "markersize": 6}
+            axes.plot(row[x], row[key], linestyle="", label=what, **style)
+            place = {"xytext": (5, 3), "textcoords": "offset points"}
+            axes.annotate(str(number), (row[x], row[key]), size=SIZE - 1, color=INK, **place)
+        tidy(axes, grid="y")
+        axes.margins(0.12)
+        axes.set_xlabel(x, size=SIZE, color=INK)
+        axes.set_ylabel(name, size=SIZE, color=INK)
+    figure.legend(
+        loc="lower center", ncols=2, fontsize=SIZE, frameon=False, bbox_to_anchor=(0.5, 1.0),
+        labelcolor=INK,
+    )  # fmt: skip
+    figure.tight_layout()
+    return png(figure)
