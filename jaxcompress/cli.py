@@ -178,7 +178,7 @@ def circuit(
     if found["warning"]:
         print(found["warning"])
     print(f"{task} of {model}: {found['edges']} edges, {found['share']:.1%} of all")
-    for name in ("faithfulness", "completeness", "cpr", "cmd"):
+    for name in ("faithfulness", "cpr", "cmd"):
         if found[name] is not None:
             print(f"  {name:14} {found[name]:.3f}")
     print(f"\nReport: {(out / 'report.html').resolve()}")

@@ -232,7 +232,7 @@ def fences(sources: Sources) -> list[str]:
 
 def undeclared(sources: Sources, distributions: set[str]) -> list[str]:
     """Third-party imports of the package that are not among its dependencies."""
-    import_names = {"pyyaml": "yaml", "orbax-checkpoint": "orbax"}
+    import_names = {"pyyaml": "yaml", "orbax-checkpoint": "orbax", "scikit-learn": "sklearn"}
     declared = {import_names.get(name, name) for name in distributions}
     known = declared | set(sys.stdlib_module_names) | set(TOP_FOLDERS) | {"__future__"}
     outside = (item for item in imports(sources) if item.module.split(".")[0] == PACKAGE)

@@ -44,7 +44,19 @@ def test_compare(directory: str, tmp_path: Path, capsys: pytest.CaptureFixture[s
     # Once more into the same folder: refused, unless it is said.
     assert main([*command, "--out", str(out)]) == 2
     assert "--overwrite" in capsys.readouterr().err
-    assert main([*command, "--out", str(out), "--overwrite"]) == 0
+    # Its own copy is aligned with itself, but no score is above 1.
+    again = [*command, "--out", str(out), "--overwrite", "--require", "agreement=1"]
+    assert main([*again, "--require", "overlap=1.5"]) == 3
+    assert "at least 1.5 required" in capsys.readouterr().err
+    assert main([*command, "--out", str(out), "--overwrite", "--require", "overlap"]) == 2
+
+
+def test_circuit(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = tmp_path / "run"
+    command = ["circuit", "builtin:student", "--task", "months", "count=8", "method=eap"]
+    assert main([*command, "--out", str(out)]) == 0
+    assert "faithfulness" in capsys.readouterr().out
+    assert {"circuit.json", "circuit.svg", "report.html"} <= {path.name for path in out.iterdir()}
 
 
 def test_ablate(directory: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -15,6 +15,7 @@ from tests.conftest import ROOT
 # configs/<experiment>/ belongs to `Config` of experiments/<experiment>.py, except for these.
 ELSEWHERE = {
     "builtin": "scripts.train_builtin:Config",
+    "circuit": "jaxcompress.mechanism:CircuitConfig",
     "compare": "jaxcompress.compare:CompareConfig",
     "distill": "jaxcompress.finetune:DistillConfig",
     "lora": "jaxcompress.finetune:LoraConfig",

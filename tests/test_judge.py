@@ -1,0 +1,32 @@
+"""The judge of students: a teacher is its own best student."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from jaxcompress import io, tasks
+from jaxcompress.judge import Judge, carried
+
+
+@pytest.fixture(scope="module")
+def student():
+    return io.load("builtin:student")
+
+
+def test_a_model_is_its_own_student(student):
+    prompts = tasks.get("months", student.tokenizer, 6, jax.random.key(0))
+    judge = Judge(student, {"known": [prompts], "again": [prompts, prompts]}, "known")
+    found = judge(student)
+    assert found["known"] == found["again"] == 1
+    np.testing.assert_allclose(found["alignment"], 1, atol=1e-6)
+    assert 0 < found["brittleness"] < 100
+    assert judge.effects(student).shape == (2, 8, 1)
+    # Its own circuit carries what it was found to carry, by nodes at least that of its edges.
+    assert carried(student, student, prompts) > 0.7
+
+
+def test_bad_input(student):
+    with pytest.raises(ValueError, match=r"aligned: expected .*'knwon'.*did you mean 'known'"):
+        Judge(student, {"known": []}, "knwon")
