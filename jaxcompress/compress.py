@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxcompress import check, circuits, prune
 from jaxcompress import config as configs
-from jaxcompress.examples import Data, batches, mean_loss
+from jaxcompress.examples import Data, batches, mean_loss, together
 from jaxcompress.io.export import save
 from jaxcompress.io.huggingface import load
 from jaxcompress.learned import LearnConfig, learned_scores
@@ -144,7 +144,7 @@ def _scored(
     """Scores of the fields that are pruned."""
     if config.criterion == "learned":
         scored = learned_scores(
-            model, config.data, config.over, share, config.learn, progress=progress
+            model, together(model, config.data), config.over, share, config.learn, progress=progress
         )
     else:
         key = jax.random.fold_in(jax.random.key(config.data.seed), step)

@@ -22,7 +22,6 @@ __all__ = [
     "judged",
     "mean_loss",
     "similarity",
-    "targets",
     "together",
     "under_gates",
 ]
@@ -182,25 +181,6 @@ def together(model: Model, data: Data) -> Any:
         return dataclasses.replace(batch, **changes)
 
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *map(padded, found))
-
-
-def targets(batch: Any) -> tuple[jax.Array, jax.Array]:
-    """(batch, position) labels of the logits, and which of them count.
-
-    Example:
-      >>> text = prune.Text(jnp.array([[7, 8, 9]]), jnp.array([[1, 1, 0]]))
-      >>> [x.tolist() for x in targets(text)]
-      [[[8, 9, 0]], [[True, False, False]]]
-    """
-    real = jnp.asarray(batch.attention_mask) > 0
-    if hasattr(batch, "correct"):
-        places = jnp.arange(real.shape[1])[None]
-        at = jnp.asarray(batch.answer_position)[:, None]
-        return jnp.broadcast_to(batch.correct[:, :1], real.shape), places == at
-    if hasattr(batch, "labels"):
-        return jnp.maximum(batch.labels, 0), batch.labels >= 0
-    labels = jnp.pad(batch.tokens[:, 1:], ((0, 0), (0, 1)))
-    return labels, jnp.pad(real[:, 1:] & real[:, :-1], ((0, 0), (0, 1)))
 
 
 def mean_loss(model: Model, found: Sequence[Any], loss: Any, gates: Gates | None = None) -> float:

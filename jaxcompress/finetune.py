@@ -10,14 +10,14 @@ from typing import Any, Literal
 
 import jax
 
-from jaxcompress import check, files, lora, train
+from jaxcompress import check, files, lora, prune, train
 from jaxcompress import config as configs
 from jaxcompress.distill import losses
-from jaxcompress.examples import Data, batches, mean_loss, targets, together
+from jaxcompress.examples import Data, batches, mean_loss, together
 from jaxcompress.io.export import save
 from jaxcompress.io.huggingface import load
 from jaxcompress.io.peft import save_adapter
-from jaxcompress.lora import Adapter
+from jaxcompress.lora.adapters import Adapter
 from jaxcompress.models import Model
 
 __all__ = [
@@ -261,7 +261,7 @@ def adapted(model: Model, config: LoraConfig, *, progress: bool = True) -> Adapt
 
     def loss(trained: Any, batch: Any, key: Any) -> tuple[Any, dict[str, Any]]:
         edited = lora.with_trained(adapter, trained)
-        labels, mask = targets(batch)
+        labels, mask = prune.targets(batch)
         out = model.apply(
             model.params, batch.tokens, attention_mask=batch.attention_mask, lora=edited
         )
@@ -275,7 +275,7 @@ def adapted(model: Model, config: LoraConfig, *, progress: bool = True) -> Adapt
 
 def _distillation(student: Model, teacher: Model, config: DistillConfig) -> Callable[..., Any]:
     def loss(params: Any, batch: Any, key: Any) -> tuple[Any, dict[str, Any]]:
-        labels, mask = targets(batch)
+        labels, mask = prune.targets(batch)
         inputs = {"attention_mask": batch.attention_mask}
         said = student.apply(params, batch.tokens, **inputs).logits
         if config.loss == "cross_entropy":

@@ -11,10 +11,9 @@ import jax.numpy as jnp
 
 from jaxcompress import check, train, tree
 from jaxcompress.distill import losses
-from jaxcompress.examples import Data, targets, together
 from jaxcompress.matrices import layout_of, matrices, restored
 from jaxcompress.models import Gates, Model
-from jaxcompress.prune import l0, patterns, regularizers
+from jaxcompress.prune import l0, patterns, regularizers, targets
 from jaxcompress.prune.schedule import cubic
 
 __all__ = ["LearnConfig", "learned_scores", "movement"]
@@ -43,7 +42,7 @@ class LearnConfig:
 
 def learned_scores(
     model: Model,
-    data: Data,
+    rows: Any,
     over: Sequence[str],
     sparsity: float,
     config: LearnConfig,
@@ -56,8 +55,8 @@ def learned_scores(
     open gates of each kind at 1 - sparsity; the target falls over the first half of the steps.
 
     Args:
-      model: with a tokenizer; its parameters stay as they are.
-      data: what it is to go on predicting.
+      model: its parameters stay as they are.
+      rows: what it is to go on predicting: prompts or text in one pytree (`examples.together`).
       over: fields of `Gates` that are learned, such as heads and neurons.
       sparsity: share to be shut, in [0, 1).
       config: how.
@@ -67,12 +66,13 @@ def learned_scores(
       Scores for `prune.select`: the higher, the more a component was kept open.
 
     Raises:
-      ValueError: for a sparsity outside [0, 1), unknown fields and bad data.
+      ValueError: for a sparsity outside [0, 1), and unknown fields.
 
     Example:
       >>> from jaxcompress.io.huggingface import load
-      >>> config, data = LearnConfig(steps=1, batch=2), Data(tasks=("months",), count=2)
-      >>> learned_scores(load("builtin:student"), data, ["heads"], 0.5, config).heads.shape
+      >>> from jaxcompress.prune import Text
+      >>> rows, config = Text(*jnp.ones((2, 2, 5), int)), LearnConfig(steps=1, batch=2)
+      >>> learned_scores(load("builtin:student"), rows, ["heads"], 0.5, config).heads.shape
       (2, 8)
 
     Reference: Louizos et al. 2018 (arXiv 1712.01312), section 2; Xia et al. 2024
@@ -102,13 +102,13 @@ def learned_scores(
         return value, {"target": target}
 
     rates = {"gates": ("adam", config.rate), "multipliers": ("ascent", config.multiplier_rate)}
-    trained = _trained(model, params, loss, rates, data, config, "gates", progress)
+    trained = _trained(params, loss, rates, rows, config, "gates", progress)
     return Gates(**trained["gates"])
 
 
 def movement(
     model: Model,
-    data: Data,
+    rows: Any,
     sparsity: float,
     config: LearnConfig,
     *,
@@ -120,8 +120,8 @@ def movement(
     rises along a cubic; a weight that moves away from 0 gains score. Weights are trained with Adam.
 
     Args:
-      model: with a tokenizer; its parameters are the start.
-      data: what it is trained on.
+      model: its parameters are the start.
+      rows: what it is trained on, as for `learned_scores`.
       sparsity: share of each matrix at the end, in [0, 1).
       config: how; `rate` is that of the weights, `multiplier_rate` that of the scores.
       progress: whether to show a progress bar.
@@ -130,13 +130,13 @@ def movement(
       The trained parameters with zeros where they are pruned, and the masks by path.
 
     Raises:
-      ValueError: for a sparsity outside [0, 1) and bad data.
+      ValueError: for a sparsity outside [0, 1).
 
     Example:
       >>> from jaxcompress.io.huggingface import load
-      >>> config = LearnConfig(steps=1, batch=2, rate=1e-3)
-      >>> data = Data(tasks=("months",), count=2)
-      >>> _, masks = movement(load("builtin:student"), data, 0.5, config, progress=False)
+      >>> from jaxcompress.prune import Text
+      >>> rows, config = Text(*jnp.ones((2, 2, 5), int)), LearnConfig(steps=1, batch=2, rate=1e-3)
+      >>> _, masks = movement(load("builtin:student"), rows, 0.5, config, progress=False)
       >>> round(float(masks["blocks/mlp/up/kernel"].mean()), 3)
       0.5
 
@@ -165,7 +165,7 @@ def movement(
 
     rates = {"weights": ("adam", config.rate), "scores": ("sgd", config.multiplier_rate)}
     params = {"weights": model.params, "scores": scores, **train.counter()}
-    trained = _trained(model, params, loss, rates, data, config, "movement", progress)
+    trained = _trained(params, loss, rates, rows, config, "movement", progress)
     final, masks = masked(trained["weights"], trained["scores"], sparsity)
     return final, masks
 
@@ -178,11 +178,10 @@ def _nats(model: Model, params: Any, batch: Any, gates: Gates | None) -> jax.Arr
 
 
 def _trained(
-    model: Model,
     params: Any,
     loss: Callable[..., Any],
     rates: Any,
-    data: Data,
+    rows: Any,
     config: LearnConfig,
     name: str,
     progress: bool,
@@ -190,7 +189,6 @@ def _trained(
     optimizer = train.by_part(rates)
     state = train.create(params, optimizer, jax.random.key(config.seed))
     step = train.make_step(train.counted(loss), optimizer)
-    rows = together(model, data)
     done = train.fit(
         state, step, rows, config.steps, batch=config.batch, name=name, progress=progress
     )

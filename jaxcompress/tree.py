@@ -8,7 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-__all__ = ["count", "index", "nbytes", "nest", "paths", "stack", "unstack"]
+from jaxcompress import check
+
+__all__ = ["count", "fitting", "index", "nbytes", "nest", "paths", "stack", "unstack"]
 
 
 def index(tree: Any, i: Any) -> Any:
@@ -25,7 +27,7 @@ def stack(trees: Sequence[Any]) -> Any:
     """One tree whose leaves have a new leading axis, from trees of equal structure and shapes.
 
     Example:
-      >>> stack([{"w": jnp.zeros(2)}, {"w": jnp.ones(2)}])["w"].shape
+      >>> stack([{"w": jnp.zeros(2)}, {"w": jjnp.ones(2)}])["w"].shape
       (2, 2)
     """
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
@@ -88,3 +90,21 @@ def nbytes(tree: Any) -> int:
       24
     """
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def fitting(params: Any, like: Any) -> Any:
+    """Returns `params` if it has the paths and shapes of `like`, else raises `ValueError`.
+
+    Example:
+      >>> fitting({"w": jnp.ones(2)}, {"w": jnp.zeros(3)})
+      Traceback (most recent call last):
+      ...
+      ValueError: params/w: expected shape (3,), got shape (2,)
+    """
+    expected, got = paths(like), paths(params)
+    for kind, names in (("missing", expected.keys() - got), ("left over", got.keys() - expected)):
+        if names:
+            raise check.fail("params", "the configuration's parameters", f"{kind}: {sorted(names)}")
+    for path, leaf in got.items():
+        check.shape(f"params/{path}", leaf, [expected[path].shape])
+    return params

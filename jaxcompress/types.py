@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 
-__all__ = ["Adapter", "Model", "Output", "Params", "Resumable", "Taps"]
+__all__ = ["Adapter", "Model", "Output", "Params", "Resumable", "Senders", "Taps"]
 
 Params = Mapping[str, Any]
 """Nested dict of arrays; what `init` returns and `apply` takes."""
@@ -43,6 +43,20 @@ class Output(NamedTuple):
 
     logits: jax.Array | None
     taps: Taps
+
+
+class Senders(NamedTuple):
+    """What every part of a transformer writes to the residual stream, or a change of that.
+
+    Attributes:
+      embed: (batch, position, width).
+      heads: (layer, batch, position, head, head_dim), before the output projection.
+      mlps: (layer, batch, position, width), bias included.
+    """
+
+    embed: Any
+    heads: Any
+    mlps: Any
 
 
 @runtime_checkable

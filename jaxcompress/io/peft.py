@@ -16,7 +16,8 @@ from jaxcompress import check, tree
 from jaxcompress.files import atomic_directory
 from jaxcompress.io import hf_config, hf_names, peft_config, peft_modules, safetensors
 from jaxcompress.io.peft_modules import Edit
-from jaxcompress.lora import Adapter, combine
+from jaxcompress.lora.adapters import Adapter
+from jaxcompress.lora.several import combine
 from jaxcompress.lora.variants import norms, scale
 from jaxcompress.matrices import layout_of
 from jaxcompress.models.build import Model

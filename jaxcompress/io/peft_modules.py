@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcompress.io import hf_names
-from jaxcompress.lora import Adapter, Spec
+from jaxcompress.lora.adapters import Adapter, Spec
 from jaxcompress.lora.variants import norms
 from jaxcompress.matrices import layout_of, matrices
 from jaxcompress.models.config import ModelConfig

@@ -12,9 +12,10 @@ import jax
 from jaxcompress import check, tree
 from jaxcompress.models import transformer
 from jaxcompress.models.config import ModelConfig
+from jaxcompress.models.edges import Edges
 from jaxcompress.types import Output
 
-__all__ = ["Model", "create", "fitting", "shapes"]
+__all__ = ["Model", "create", "shapes"]
 
 
 # One function object per configuration: jit's cache is keyed on it, so equal models share compiled
@@ -75,6 +76,11 @@ class Model:
         """`resume(params, resid, layer, *, ..., prefix, lora)`: see `transformer.resume`."""
         return _bind_resume(self.config)
 
+    @property
+    def edges(self) -> Edges:
+        """The forward as a graph of edges, for circuits: see `edges.Edges`."""
+        return Edges(self.config, self.apply)
+
     def replace(self, **changes: Any) -> Model:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
@@ -114,26 +120,8 @@ def create(
             config, jax.jit(transformer.init, static_argnums=0)(config, key), tokenizer, name
         )
     carried = {"pooler"}  # checkpoint weights that no forward here uses
-    fitting({k: v for k, v in params.items() if k not in carried}, shapes(config))
+    tree.fitting({k: v for k, v in params.items() if k not in carried}, shapes(config))
     return Model(config, params, tokenizer, name)
-
-
-def fitting(params: Any, like: Any) -> Any:
-    """Returns `params` if it has the paths and shapes of `like`, else raises `ValueError`.
-
-    Example:
-      >>> fitting({"w": jax.numpy.ones(2)}, {"w": jax.numpy.zeros(3)})
-      Traceback (most recent call last):
-      ...
-      ValueError: params/w: expected shape (3,), got shape (2,)
-    """
-    expected, got = tree.paths(like), tree.paths(params)
-    for kind, names in (("missing", expected.keys() - got), ("left over", got.keys() - expected)):
-        if names:
-            raise check.fail("params", "the configuration's parameters", f"{kind}: {sorted(names)}")
-    for path, leaf in got.items():
-        check.shape(f"params/{path}", leaf, [expected[path].shape])
-    return params
 
 
 def shapes(config: ModelConfig) -> Any:

@@ -181,7 +181,7 @@ class Attention(nn.Module):
         """(batch, query, kv_head, group, head_dim) values mixed by the pattern, and the pattern."""
         k = rotate(affine("bsm,mhd->bshd", source, key), sight.key_angles)
         v = affine("bsm,mhd->bshd", source, value)
-        pattern = self._pattern(einsum("btkgd,bskd->bkgts", q, k), sight.visible)
+        pattern = self.pattern(einsum("btkgd,bskd->bkgts", q, k), sight.visible)
         return einsum("bkgts,bskd->btkgd", pattern.astype(v.dtype), v), pattern
 
     def _attend_folded(self, q, source, key, value, sight):
@@ -192,14 +192,15 @@ class Attention(nn.Module):
         scores = einsum("bkgtm,bsm->bkgts", einsum("btkgd,mkd->bkgtm", q, key[0]), source)
         if key[1] is not None:
             scores = scores + einsum("btkgd,kd->bkgt", q, key[1])[..., None]
-        pattern = self._pattern(scores, sight.visible)
+        pattern = self.pattern(scores, sight.visible)
         weights = pattern.astype(source.dtype)
         z = einsum("bkgtm,mkd->btkgd", einsum("bkgts,bsm->bkgtm", weights, source), value[0])
         if value[1] is not None:
             z = z + einsum("bkgt,kd->btkgd", weights.sum(axis=-1), value[1])
         return z, pattern
 
-    def _pattern(self, scores: jax.Array, visible: Any) -> jax.Array:
+    def pattern(self, scores: jax.Array, visible: Any) -> jax.Array:
+        """What queries attend to, (b, k, g, query, key); needs no parameters."""
         scores = scores.astype(jnp.float32) * self.config.head_dim**-0.5
         coefficient = self.config.attention_coefficient
         if visible is not None:

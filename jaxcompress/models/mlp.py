@@ -15,8 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxcompress import check
-from jaxcompress.models.build import fitting
+from jaxcompress import check, tree
 from jaxcompress.models.gates import Gates
 from jaxcompress.models.layers import affine, gated
 from jaxcompress.types import Output
@@ -213,4 +212,4 @@ def create_mlp(
     if params is None:
         return MLPModel(config, init(config, key), name)
     expected = jax.eval_shape(functools.partial(init, config), jax.random.key(0))
-    return MLPModel(config, fitting(params, expected), name)
+    return MLPModel(config, tree.fitting(params, expected), name)

@@ -8,6 +8,7 @@ from jaxcompress.prune.calibrate import (
     embedding,
     masked_token,
     next_token,
+    targets,
 )
 from jaxcompress.prune.criteria import CRITERIA, from_sums, score
 from jaxcompress.prune.select import budget, select
@@ -33,4 +34,5 @@ __all__ = [
     "score",
     "select",
     "shrink",
+    "targets",
 ]

@@ -46,6 +46,7 @@ __all__ = [
     "embedding",
     "masked_token",
     "next_token",
+    "targets",
 ]
 
 WANTED = ("gradients", "activations", "inputs", "moments", "parameters")
@@ -134,6 +135,25 @@ def answer(out: Output, batch: Any) -> jax.Array:
     correct = jnp.asarray(batch.correct)
     right = jnp.take_along_axis(logs, jnp.maximum(correct, 0), axis=-1)
     return -jax.nn.logsumexp(jnp.where(correct >= 0, right, -jnp.inf), axis=-1)
+
+
+def targets(batch: Any) -> tuple[jax.Array, jax.Array]:
+    """(batch, position) labels of the logits, and which of them count.
+
+    Example:
+      >>> text = Text(jnp.array([[7, 8, 9]]), jnp.array([[1, 1, 0]]))
+      >>> [x.tolist() for x in targets(text)]
+      [[[8, 9, 0]], [[True, False, False]]]
+    """
+    real = jnp.asarray(batch.attention_mask) > 0
+    if hasattr(batch, "correct"):
+        places = jnp.arange(real.shape[1])[None]
+        at = jnp.asarray(batch.answer_position)[:, None]
+        return jnp.broadcast_to(batch.correct[:, :1], real.shape), places == at
+    if hasattr(batch, "labels"):
+        return jnp.maximum(batch.labels, 0), batch.labels >= 0
+    labels = jnp.pad(batch.tokens[:, 1:], ((0, 0), (0, 1)))
+    return labels, jnp.pad(real[:, 1:] & real[:, :-1], ((0, 0), (0, 1)))
 
 
 def calibrate(

@@ -1,0 +1,143 @@
+#!/usr/bin/env python
+"""How few edges carry a task, and do gradients find them as exact patching does?
+
+    .venv/bin/python experiments/circuits_builtin.py            the built-in teacher
+    .venv/bin/python experiments/circuits_builtin.py --quick    seconds
+
+Edges are scored by each method and by exact patching on some prompts, and circuits of all sizes are
+run on others. Random scores are the control. Hanna et al. 2024; Mueller et al. 2025 (MIB).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcompress import circuits, files, io, runs, tasks
+from jaxcompress import config as configs
+from jaxcompress.report.circuit import circuit_png, circuit_svg, svg_figure
+from jaxcompress.report.curves import curves
+from jaxcompress.report.page import experiment_page, figure
+from jaxcompress.report.sections import Section
+from jaxcompress.report.tables import table
+
+ROOT = Path(__file__).resolve().parents[1]
+RANDOM = "random"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is scored and measured.
+
+    Attributes:
+      model: Hugging Face id, directory or `builtin:<name>`.
+      tasks: names from `tasks.NAMES`.
+      methods: names from `circuits.METHODS`, or `random`.
+      steps: of the integrals.
+      target: faithfulness that the smallest circuit must reach.
+      count: prompts to score on, and as many others to measure on.
+      seed: of the prompts.
+      run: run folder.
+    """
+
+    model: str = "builtin:teacher"
+    tasks: tuple[str, ...] = ("numerals", "ioi", "greater_than", "induction")
+    methods: tuple[str, ...] = ("eap", "eap-ig", "exact", RANDOM)
+    steps: int = 5
+    target: float = 0.8
+    count: int = 16
+    seed: int = 0
+    run: str = "runs/circuits_builtin"
+
+
+def run(config: Config) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]:
+    """A row for each task and method, a row for each size of their circuits, and the circuits."""
+    model, rows, sizes, found = io.load(config.model), [], [], {}
+    for task in config.tasks:
+        keys = jax.random.split(jax.random.key(config.seed))
+        seen, other = (tasks.get(task, model.tokenizer, config.count, key) for key in keys)
+        scored = {
+            name: circuits.attribute(model, seen, method=name, steps=config.steps)
+            for name in config.methods
+            if name != RANDOM
+        }
+        first = next(iter(scored.values()))
+        if RANDOM in config.methods:
+            noise = np.random.default_rng(config.seed).standard_normal(first.values.shape)
+            scored[RANDOM] = dataclasses.replace(first, values=noise, method=RANDOM)
+        for name, scores in scored.items():
+            circuit, kept = circuits.smallest(model, seen, scores, config.target)
+            curve = circuits.faithfulness(model, other, scores)
+            row = {"task": task, "method": name, "edges": len(circuit), "share": circuit.share}
+            row |= {"faithfulness": kept, "cpr": curve.cpr, "cmd": curve.cmd}
+            exact = scored.get("exact")
+            row["spearman"] = None if exact is None else rank_correlation(scores, exact)
+            rows.append(row)
+            found[f"{task}, {name}"] = circuit
+            for share, value in zip(curve.shares, curve.faithfulness, strict=True):
+                point = {"task": task, "method": name, "share": float(np.log10(share))}
+                sizes.append(point | {"faithfulness": float(value)})
+    return rows, sizes, found
+
+
+def rank_correlation(one: circuits.Scores, other: circuits.Scores) -> float:
+    """Spearman's correlation of two scorings over all edges that there can be."""
+    valid = one.graph.valid
+    ranks = []
+    for scores in (one, other):
+        values = np.asarray(scores.values[valid], float)
+        _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+        ranks.append((np.cumsum(count) - (count - 1) / 2)[place])  # ties share their mean rank
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+def main() -> None:
+    """Runs, draws, writes the page, prints the table."""
+    config = configs.from_args(Config, ROOT / "configs" / "circuits_builtin" / "default.yaml")
+    folder = runs.start(ROOT / config.run, config, config.seed, overwrite=True)
+    rows, sizes, found = run(config)
+    for row in rows:
+        runs.log(folder, **row)
+    png = curves(
+        sizes, x="share", y="faithfulness", by="method", panel="task", control=RANDOM,
+        xlabel="log10 of the share of edges kept", ylabel="faithfulness",
+    )  # fmt: skip
+    columns = ("task", "method", "edges", "share", "kept", "CPR", "CMD", "rank corr. with exact")
+    cells = tuple(
+        (
+            row["task"], row["method"], str(row["edges"]), f"{row['share']:.1%}",
+            f"{row['faithfulness']:.1%}", f"{row['cpr']:.3f}", f"{row['cmd']:.3f}",
+            "n/a" if row["spearman"] is None else f"{row['spearman']:.3f}",
+        )
+        for row in rows
+    )  # fmt: skip
+    wanted = f"Smallest circuits that keep {config.target:.0%}"
+    shown = {name: one for name, one in found.items() if name.endswith("eap-ig")}
+    drawings = [
+        svg_figure(circuit_svg(one), f"Circuit for {name}.", f"{name}: {len(one)} edges.")
+        for name, one in shown.items()
+    ]
+    for name, one in shown.items():
+        stem = name.split(",")[0]
+        files.write_bytes(folder.directory / f"{stem}.png", circuit_png(one))
+        one.save(folder.directory / f"{stem}.json")
+    caption = "On prompts that the edges were not scored on; kept are the most helpful edges."
+    page = experiment_page(
+        f"Circuits of {config.model}",
+        figures=[figure(png, "Faithfulness against the share of edges", caption), *drawings],
+        tables={wanted: Section(columns, cells)},
+        config=configs.to_dict(config),
+    )
+    files.write_bytes(folder.directory / "faithfulness.png", png)
+    files.write_text(folder.directory / "report.html", page)
+    print(wanted)
+    print(table(columns, cells))
+    print(f"\nReport: {folder.directory / 'report.html'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""From a model and a task to a circuit in a folder: score, find, evaluate, draw, write."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from jaxcompress import check, circuits, files, runs, tasks
+from jaxcompress import config as configs
+from jaxcompress.io.huggingface import load
+from jaxcompress.models import Model
+from jaxcompress.report.circuit import circuit_png, circuit_svg, svg_figure
+from jaxcompress.report.curves import curves
+from jaxcompress.report.page import experiment_page, figure
+from jaxcompress.report.sections import Section
+
+__all__ = ["CircuitConfig", "circuit"]
+
+
+@dataclasses.dataclass(frozen=True)
+class CircuitConfig:
+    """Which circuit is looked for, and how.
+
+    Attributes:
+      task: one of `tasks.NAMES`.
+      count: prompts to score edges on, and as many others to evaluate on.
+      seed: of the prompts.
+      method: one of `circuits.METHODS`.
+      steps: of the integrals.
+      metric: a name of `tasks.METRICS`.
+      replacement: what edges outside the circuit carry: `resample` or `mean`.
+      target: faithfulness that the smallest circuit must reach.
+      edges: take this many edges instead.
+      how: `top` or `greedy`.
+      batch: prompts at a time; left out, chosen by memory.
+      memory: MiB that a step may take; left out, 1 GiB or half of what an accelerator has free.
+    """
+
+    task: str = "ioi"
+    count: int = 64
+    seed: int = 0
+    method: str = "eap-ig"
+    steps: int = 5
+    metric: str = "logit_difference"
+    replacement: Literal["resample", "mean"] = "resample"
+    target: float = 0.8
+    edges: int | None = None
+    how: Literal["top", "greedy"] = "top"
+    batch: int | None = None
+    memory: int | None = None
+
+
+def circuit(
+    source: str | Model, out: str | Path, config: CircuitConfig, *, overwrite: bool = False
+) -> dict[str, Any]:
+    """Finds a model's circuit for a task, says how faithful it is on other prompts, and draws it.
+
+    Args:
+      source: a model, or Hugging Face id, directory, `builtin:<name>`.
+      out: run folder for `circuit.json`, `circuit.svg`, `circuit.png` and `report.html`.
+      config: how.
+      overwrite: replace an earlier run in that folder.
+
+    Returns:
+      What was found, as plain data: `edges`, `share` of all edges, `faithfulness`, `cpr`, `cmd`,
+      `completeness`, `clean` and `corrupted` metric, `nodes`; `warning` where the model cannot do
+      the task: then faithfulness is `None` and the circuit the edges that move the metric most.
+
+    Raises:
+      ValueError: for bad settings, a model without tokenizer, a graph that does not fit memory.
+
+    Example:
+      >>> circuit("builtin:teacher", "runs/ioi", CircuitConfig(task="ioi"))  # doctest: +SKIP
+    """
+    check.known("task", config.task, tasks.NAMES)
+    check.known("method", config.method, circuits.METHODS)
+    check.known("metric", config.metric, tasks.METRICS)
+    if not 0 < config.target <= 1:
+        raise check.fail("target", "a number in (0, 1]", config.target)
+    files.refuse_nonempty(out, overwrite, marker=runs.MARKER)
+    model = load(source) if isinstance(source, str) else source
+    if model.tokenizer is None:
+        raise check.fail("model", "one with a tokenizer", "none in its directory")
+    keys = jax.random.split(jax.random.key(config.seed))
+    context = model.config.context
+    seen, other = (
+        tasks.get(config.task, model.tokenizer, config.count, key, context=context) for key in keys
+    )
+    found, record, curve = _find(model, seen, other, config)
+    name = source if isinstance(source, str) else source.name
+    about = {"model": name, "task": config.task, "method": config.method, "metric": config.metric}
+    found = dataclasses.replace(found, about=about)
+    record = about | record
+    folder = runs.start(out, config, config.seed, overwrite=overwrite).directory
+    found.save(folder / "circuit.json")
+    files.write_text(folder / "result.json", json.dumps(record, indent=2) + "\n")
+    files.write_bytes(folder / "circuit.svg", circuit_svg(found))
+    files.write_bytes(folder / "circuit.png", circuit_png(found))
+    files.write_text(folder / "report.html", _page(found, record, curve, config))
+    return record
+
+
+def _find(model, seen, other, config) -> tuple[circuits.Circuit, dict[str, Any], Any]:
+    """The circuit, what is known of it, and its faithfulness by size."""
+    memory = None if config.memory is None else config.memory << 20
+    shared = {"metric": config.metric, "replacement": config.replacement}
+    shared |= {"batch": config.batch, "memory": memory}
+    scores = circuits.attribute(model, seen, method=config.method, steps=config.steps, **shared)
+    clean, corrupted = float(scores.clean.mean()), float(scores.corrupted.mean())
+    record: dict[str, Any] = {"clean": clean, "corrupted": corrupted, "warning": None}
+    record |= dict.fromkeys(("faithfulness", "cpr", "cmd", "completeness"))
+    gap = corrupted - clean if config.metric == "kl" else clean - corrupted
+    can = gap > 0.05 * max(1.0, float(scores.clean.std()))
+    curve = None
+    if not can:
+        record["warning"] = (
+            f"The model cannot do this task: {config.metric} is {clean:.3g} on clean prompts and "
+            f"{corrupted:.3g} on corrupted ones, so no share of it is carried by any circuit."
+        )
+        count = config.edges or max(1, round(0.01 * scores.graph.valid.sum()))
+        found = circuits.find(scores, edges=count, how=config.how)
+    else:
+        if config.edges is None:
+            found, _ = circuits.smallest(
+                model, seen, scores, config.target, how=config.how, **shared
+            )
+        else:
+            found = circuits.find(scores, edges=config.edges, how=config.how)
+        curve = circuits.faithfulness(model, other, scores, how=config.how, **shared)
+        record |= {"cpr": curve.cpr, "cmd": curve.cmd}
+        if len(found):
+            one = circuits.faithfulness(model, other, found, **shared)
+            record["faithfulness"] = float(one.faithfulness[0])
+            record["completeness"] = circuits.completeness(model, other, found, **shared)
+        else:
+            record["warning"] = "The circuit is empty: no path reaches the logits; take more edges."
+    record |= {
+        "edges": len(found), "share": found.share, "possible": int(found.graph.valid.sum()),
+        "nodes": list(found.nodes), "top": scores.top(20),
+    }  # fmt: skip
+    return found, record, curve
+
+
+def _page(found, record, curve, config) -> str:
+    lines = [record["warning"]] if record["warning"] else []
+    lines.append(
+        f"{record['edges']} of {record['possible']} edges ({record['share']:.1%}) between "
+        f"{len(record['nodes'])} nodes, by {config.method}."
+    )
+    if record["faithfulness"] is not None:
+        gaps = record["completeness"]
+        lines.append(
+            f"On other prompts the circuit alone keeps {record['faithfulness']:.1%} of "
+            f"the {config.metric.replace('_', ' ')} ({record['clean']:.2f} clean, "
+            f"{record['corrupted']:.2f} corrupted); the model without the circuit keeps "
+            f"{gaps['without']:.1%}."
+        )
+    svg = circuit_svg(found)
+    caption = "An edge is as wide as the metric would change if it carried the corrupted run."
+    alt = f"Circuit of {record['model']} for {record['task']}: {record['edges']} edges."
+    figures = [svg_figure(svg, alt, caption)]
+    tables = {}
+    if curve is not None:
+        figures.append(_curve(curve))
+        cells = [
+            (f"{s:.1%}", str(n), f"{f:.1%}", f"{m:.3f}")
+            for s, n, f, m in zip(
+                curve.shares, curve.edges, curve.faithfulness, curve.metric, strict=True
+            )
+        ]
+        note = f"CPR {curve.cpr:.3f} (higher is better), CMD {curve.cmd:.3f} (0 is best)."
+        columns = ("share of edges", "edges on a path", "faithfulness", "metric")
+        tables["Faithfulness by size"] = Section(columns, tuple(cells), note)
+    rows = tuple((name, f"{value:+.3f}") for name, value in record["top"])
+    note = "Change of the metric if the edge is corrupted."
+    tables["Strongest edges"] = Section(("edge", "score"), rows, note)
+    return experiment_page(
+        f"Circuit of {record['model']} for {record['task']}",
+        summary=lines, figures=figures, tables=tables, config=configs.to_dict(config),
+    )  # fmt: skip
+
+
+def _curve(curve: Any) -> Any:
+    rows = [
+        {"share": float(np.log10(s)), "faithfulness": float(f), "by": "circuit"}
+        for s, f in zip(curve.shares, curve.faithfulness, strict=True)
+    ]
+    drawn = curves(
+        rows, x="share", y="faithfulness", by="by",
+        xlabel="log10 of the share of edges", ylabel="faithfulness",
+    )  # fmt: skip
+    return figure(drawn, "Faithfulness against the share of edges kept.")

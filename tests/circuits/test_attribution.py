@@ -1,0 +1,137 @@
+"""Signs and values: exact on a linear model, the gradient at the gates, one run per edge."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcompress import ablate
+from jaxcompress.circuits import Graph, attribute
+from jaxcompress.circuits.attribution import METHODS
+from jaxcompress.models import Edits, Gates
+from jaxcompress.tasks import logit_difference
+from tests.circuits import examples
+
+
+@functools.cache
+def exact(which="linear", level="edge"):
+    model = getattr(examples, which)()
+    padding = "right" if which == "gpt2" else "none"
+    return attribute(model, examples.prompts(padding), method="exact", level=level)
+
+
+@pytest.mark.parametrize("method", METHODS[:-1])
+def test_attribution_is_exact_on_a_linear_model(method):
+    found = attribute(examples.linear(), examples.prompts(), method=method, steps=2)
+    scale = np.abs(exact().values).max()
+    assert scale > 0.1
+    np.testing.assert_allclose(found.values, exact().values, atol=1e-5 * scale)
+
+
+def test_the_sign_by_hand():
+    """embed->logits carries (other - this) . (right - wrong column of the unembedding)."""
+    model, prompts = examples.linear(), examples.prompts()
+    table = np.asarray(model.params["embed"]["tokens"])
+    rows = np.arange(len(prompts))
+    at = prompts.answer_position
+    change = table[prompts.corrupted[rows, at]] - table[prompts.tokens[rows, at]]
+    kernel = np.asarray(model.params["head"]["kernel"]).T
+    slope = kernel[prompts.correct[:, 0]] - kernel[prompts.wrong[:, 0]]
+    place = Graph.of(model.config).edge("embed->logits")
+    expected = (change * slope).sum(1).mean()
+    np.testing.assert_allclose(exact().values[place], expected, rtol=1e-4)
+    scores = attribute(model, prompts, method="eap")
+    np.testing.assert_allclose(scores.importance[place], -expected, rtol=1e-4)
+
+
+def test_on_a_linear_model_all_edges_of_the_logits_add_up():
+    """Every path ends in an edge into the logits, so these sum to corrupted minus clean."""
+    found = exact()
+    total = found.corrupted.mean() - found.clean.mean()
+    np.testing.assert_allclose(found.values[-1].sum(), total, rtol=1e-4)
+
+
+def test_nodes_are_the_gradient_at_the_gates():
+    model, prompts = examples.gpt2(), examples.prompts("right")
+    found = attribute(model, prompts, level="node", method="eap")
+    mask = {"attention_mask": prompts.attention_mask}
+    taps = model.apply(model.params, prompts.corrupted, taps=("heads", "mlps"), **mask).taps
+
+    def total(gates):
+        logits = model.apply(
+            model.params, prompts.tokens, gates=gates, edits=Edits(**taps),
+            answer_position=prompts.answer_position, **mask,
+        ).logits  # fmt: skip
+        return logit_difference(logits, jax.tree.map(jnp.asarray, prompts)).mean()
+
+    slopes = jax.grad(total)(Gates(heads=jnp.ones((2, 2)), mlps=jnp.ones(2)))
+    values = found.values[1:].reshape(2, 3)
+    np.testing.assert_allclose(values[:, :2], -slopes.heads, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(values[:, 2], -slopes.mlps, rtol=1e-3, atol=1e-5)
+
+
+def test_exact_nodes_are_patched_components():
+    model, prompts = examples.gpt2(), examples.prompts("right")
+    values = exact("gpt2", "node").values[1:].reshape(2, 3)
+    for over, ours in (("heads", values[:, :2]), ("mlps", values[:, 2])):
+        effects = ablate.patch(model, prompts, over, direction="noise", progress=False)
+        np.testing.assert_allclose(ours, effects.mean, atol=1e-5)
+
+
+def test_neurons_sum_to_their_mlp():
+    """An MLP is linear in its neurons' activations."""
+    model, prompts = examples.gpt2(), examples.prompts("right")
+    neurons = attribute(model, prompts, level="neuron", method="eap")
+    nodes = attribute(model, prompts, level="node", method="eap")
+    mlps = [nodes.values[nodes.graph.node(f"m{i}")] for i in range(2)]
+    np.testing.assert_allclose(neurons.values.sum(1), mlps, rtol=1e-3, atol=1e-5)
+
+
+def test_batches_positions_and_padding_change_nothing():
+    model, prompts = examples.gpt2(), examples.prompts("right")
+    whole = attribute(model, prompts, steps=2)
+    parts = attribute(model, prompts, steps=2, batch=1, per_position=True)
+    np.testing.assert_allclose(parts.values.sum(0), whole.values, atol=1e-5)
+    assert parts.values.shape == (prompts.tokens.shape[1], *whole.graph.shape)
+
+
+def test_integrated_gradients_of_the_inputs_by_hand():
+    """Their mean over points, of which the first is the corrupted run: two one-step gradients."""
+    model, prompts = examples.gpt2(), examples.prompts("right")
+    ends = attribute(model, prompts, method="clean-corrupted").values
+    clean = attribute(model, prompts, method="eap").values
+    first = attribute(model, prompts, method="eap-ig", steps=1).values
+    np.testing.assert_allclose(ends, (clean + first) / 2, atol=1e-5)
+
+
+def test_kl_and_means():
+    model, prompts = examples.gpt2(), examples.prompts("right")
+    found = attribute(model, prompts, metric="kl", steps=2)
+    assert (found.clean == 0).all()
+    assert (found.corrupted > 0).all()
+    assert np.abs(found.values).max() > 0
+    np.testing.assert_array_equal(found.importance, found.values)
+    prompts = examples.prompts()
+    mean = attribute(examples.linear(), prompts, method="eap", replacement="mean")
+    ours = attribute(examples.linear(), prompts, method="exact", replacement="mean")
+    np.testing.assert_allclose(mean.values, ours.values, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"level": "edges"}, "level: expected one of"),
+        ({"method": "ig"}, "method: expected one of"),
+        ({"steps": 0}, "steps: expected a whole number"),
+        ({"replacement": "zero"}, "replacement: expected one of"),
+        ({"memory": 100}, "memory: expected at least .* bytes.* pass a larger memory="),
+        ({"level": "neuron", "method": "exact"}, "method: expected eap"),
+    ],
+)
+def test_bad_input(options, message):
+    with pytest.raises(ValueError, match=message):
+        attribute(examples.gpt2(), examples.prompts(), **options)

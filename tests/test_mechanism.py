@@ -1,0 +1,59 @@
+"""The circuit command's function: files, numbers, and what it says of an impossible task."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import jaxcompress as jc
+from jaxcompress.circuits import Circuit
+from jaxcompress.mechanism import CircuitConfig, circuit
+
+SMALL = CircuitConfig(task="months", count=4, method="eap", edges=40)
+
+
+def test_a_circuit_in_a_folder(tmp_path):
+    out = tmp_path / "circuit"
+    found = circuit("builtin:student", out, SMALL)
+    names = {path.name for path in out.iterdir()}
+    assert {"circuit.json", "circuit.svg", "circuit.png", "report.html", "run.json"} <= names
+    saved = Circuit.load(out / "circuit.json")
+    assert len(saved) == found["edges"] <= 40
+    assert saved.about["task"] == "months"
+    assert json.loads((out / "result.json").read_text())["cpr"] == found["cpr"]
+    assert found["warning"] is None
+    assert 0 < found["faithfulness"] < 2
+    page = (out / "report.html").read_text()
+    assert "data:image/svg+xml" in page
+    assert "On other prompts" in page
+    with pytest.raises(ValueError, match="expected a new or empty directory"):
+        circuit("builtin:student", out, SMALL)
+
+
+def test_a_task_that_the_model_cannot_do(tmp_path):
+    """Without its unembedding a model says the same of all answers."""
+    model = jc.load("builtin:student")
+    params = dict(model.params)
+    params["head"] = jax.tree.map(np.zeros_like, params["head"])
+    found = circuit(model.replace(params=params), tmp_path / "none", SMALL)
+    assert "cannot do this task" in found["warning"]
+    assert found["faithfulness"] is None
+    assert "cannot do this task" in (tmp_path / "none" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "io"}, "task: expected one of"),
+        ({"method": "eapig"}, "method: expected one of"),
+        ({"target": 0.0}, "target: expected a number"),
+        ({"metric": "loss"}, "metric: expected one of"),
+    ],
+)
+def test_bad_settings(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        circuit("builtin:student", tmp_path / "bad", dataclasses.replace(SMALL, **changes))
