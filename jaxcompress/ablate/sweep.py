@@ -152,9 +152,9 @@ def measure(
     """
     check_batching(chunk, devices)
     shares = base.resid is not None
-    batch = len(base.prompts)
     budget = chunk_size(model.config, base.prompts) if chunk is None else chunk
-    values = np.full((int(np.prod(items.shape)), batch), np.nan, np.float32)
+    # (batch,), or (batch, more) for a metric of several numbers.
+    values = np.full((int(np.prod(items.shape)), *base.clean.shape), np.nan, np.float32)
     spread = None if devices is None else _spread(devices)
     bar = tqdm(
         total=len(items),
@@ -179,7 +179,7 @@ def measure(
                 out = _whole(model.params, base, gates, edits, apply=model.apply, metric=metric)
             values[items.where[chosen[:real]]] = np.asarray(out - base.clean[None])[:real]
             bar.update(real)
-    return Effects(jnp.asarray(values).reshape(*items.shape, batch), base.clean)
+    return Effects(jnp.asarray(values).reshape(*items.shape, *base.clean.shape), base.clean)
 
 
 @functools.partial(jax.jit, static_argnames=("resume", "metric", "fixed"))

@@ -62,6 +62,7 @@ def _task(task: Mapping[str, Any], index: int) -> dict[str, Any]:
         "count": count(field(task, "count")),
         "behaviour": sections.behaviour(task),
         "robustness": sections.robustness(task),
+        "calibrated": sections.calibrated(task),
         "alignment": sections.alignment(task),
         "pairs": sections.pairs(task),
         "fates": fates(task),

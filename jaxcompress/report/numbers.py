@@ -18,6 +18,7 @@ __all__ = [
     "quantity",
     "ratio",
     "real",
+    "spread",
 ]
 
 NA = "n/a"
@@ -138,6 +139,19 @@ def p_value(value: Any) -> str:
     if value is None:
         return "p n/a"
     return "p < 0.001" if value < 0.001 else f"p = {number(value, 2)}"
+
+
+def spread(values: Sequence[float], digits: int = 3) -> str:
+    """The mean of repeats, and the range where there are several.
+
+    Example:
+      >>> spread([1.0]), spread([1.0, 2.0], 1)
+      ('1.000', '1.5 [1.0, 2.0]')
+    """
+    mean = f"{sum(values) / len(values):.{digits}f}"
+    if len(values) == 1:
+        return mean
+    return f"{mean} [{min(values):.{digits}f}, {max(values):.{digits}f}]"
 
 
 def _signed(text: str) -> str:

@@ -6,15 +6,26 @@ import base64
 import functools
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jinja2
 
+from jaxcompress import files
 from jaxcompress.report.drawing import png_size
 from jaxcompress.report.numbers import NA
 from jaxcompress.report.sections import Section
+from jaxcompress.report.tables import table
 
-__all__ = ["experiment_page", "figure", "render", "settings"]
+__all__ = ["Passage", "experiment_page", "figure", "publish", "render", "settings"]
+
+
+class Passage(NamedTuple):
+    """Text around a word that is marked."""
+
+    before: str
+    marked: str
+    after: str = ""
 
 
 def experiment_page(
@@ -23,6 +34,7 @@ def experiment_page(
     summary: Sequence[str] = (),
     figures: Sequence[Mapping[str, Any]] = (),
     tables: Mapping[str, Section] | None = None,
+    passages: Mapping[str, Sequence[Passage]] | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> str:
     """What an experiment found, as the text of an HTML file.
@@ -32,6 +44,7 @@ def experiment_page(
       summary: sentences that answer it.
       figures: made by `figure`.
       tables: by heading.
+      passages: texts with a marked word, by heading.
       config: settings of the run, for the footer.
 
     Example:
@@ -48,8 +61,49 @@ def experiment_page(
         summary=list(summary),
         figures=list(figures),
         tables=sections,
+        passages=dict(passages or {}),
         settings=settings(config or {}),
     )
+
+
+def publish(
+    directory: str | Path,
+    title: str,
+    *,
+    figures: Mapping[str, tuple[bytes, str, str]],
+    tables: Mapping[str, Section],
+    summary: Sequence[str] = (),
+    config: Mapping[str, Any] | None = None,
+) -> str:
+    """Writes the figures as PNG files and the page as `report.html`.
+
+    Args:
+      directory: run folder.
+      title: what was asked.
+      figures: by file name without ending: PNG, what it shows, caption.
+      tables: by heading.
+      summary: sentences that answer the question.
+      config: settings of the run, for the footer.
+
+    Returns:
+      The tables and the path of the page, for the terminal.
+
+    Example:
+      >>> import tempfile
+      >>> from jaxcompress.report.drawing import message
+      >>> folder, one = tempfile.mkdtemp(), Section(("model", "loss"), (("a", "1"),))
+      >>> print(publish(folder, "Loss", figures={"loss": (message("none"), "Loss", "")},
+      ...               tables={"Losses": one}).splitlines()[-1].endswith("report.html"))
+      True
+    """
+    directory, drawn = Path(directory), []
+    for name, (png, alt, caption) in figures.items():
+        files.write_bytes(directory / f"{name}.png", png)
+        drawn.append(figure(png, alt, caption))
+    page = experiment_page(title, summary=summary, figures=drawn, tables=tables, config=config)
+    files.write_text(directory / "report.html", page)
+    blocks = [f"{name}\n{table(one.columns, one.rows)}\n{one.note}" for name, one in tables.items()]
+    return "\n\n".join([*map(str.rstrip, blocks), f"Report: {directory / 'report.html'}"])
 
 
 def render(template: str, **values: Any) -> str:

@@ -24,6 +24,7 @@ __all__ = [
     "Section",
     "alignment",
     "behaviour",
+    "calibrated",
     "cost",
     "field",
     "overview",
@@ -269,6 +270,30 @@ def _null(null: Any) -> str:
         return NA
     spread = number(field(null, "sd"), 2)
     return f"{number(null['mean'])} ± {spread} ({p_value(field(null, 'p'))})"
+
+
+def calibrated(task: Mapping[str, Any]) -> Section:
+    """The score in which 0 is unrelated models and 1 the teacher itself, and what it is made of.
+
+    Example:
+      >>> found = {"value": 0.46, "interval": [0.45, 0.47], "raw": 0.5, "null": 0.07}
+      >>> calibrated({"alignment": {"calibrated": found}}).rows[0]
+      ('alignment, calibrated', '0.460', '[0.450, 0.470]')
+    """
+    data = field(task, "alignment", "calibrated")
+    rows = [("alignment, calibrated", number(field(data, "value")),
+             interval(field(data, "interval")))]  # fmt: skip
+    rows.append(("… before calibration", number(field(data, "raw")), ""))
+    for name, value in (field(data, "nulls") or {}).items():
+        rows.append((f"… null: {name.replace('_', ' ')}", number(value), ""))
+    for name, value in (field(data, "variants") or {}).items():
+        if name != "causal":
+            rows.append((f"before calibration, by {name.replace('_', ' ')}", number(value), ""))
+    note = (
+        "Parts are alike if their removal moves the logits alike on every prompt; 0 is the largest "
+        "null, 1 the teacher itself."
+    )
+    return Section(("", "this pair", "95 % interval"), tuple(rows), note)
 
 
 def pairs(task: Mapping[str, Any]) -> Section:

@@ -4,7 +4,16 @@ Add a family: a module with a pure `pairs(count, rng, *, ...) -> tuple[TextPair,
 `registry.py`, a test. Tokenising, filtering and padding are done for all families in `encoding.py`.
 """
 
-from jaxcompress.tasks import facts, greater_than, induction, ioi, sequences, words
+from jaxcompress.tasks import (
+    addition,
+    facts,
+    greater_than,
+    induction,
+    ioi,
+    programs,
+    sequences,
+    words,
+)
 from jaxcompress.tasks.encoding import encode
 from jaxcompress.tasks.metrics import (
     METRICS,
@@ -17,7 +26,7 @@ from jaxcompress.tasks.metrics import (
     probability_difference,
 )
 from jaxcompress.tasks.pairs import TextPair
-from jaxcompress.tasks.prompts import Prompts
+from jaxcompress.tasks.prompts import Prompts, alike
 from jaxcompress.tasks.registry import NAMES, get, texts
 from jaxcompress.tasks.tokens import Tokenizer
 
@@ -29,6 +38,8 @@ __all__ = [
     "TextPair",
     "Tokenizer",
     "accuracy",
+    "addition",
+    "alike",
     "encode",
     "facts",
     "get",
@@ -40,6 +51,7 @@ __all__ = [
     "logit_difference",
     "probability",
     "probability_difference",
+    "programs",
     "sequences",
     "texts",
     "words",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 
 from jaxcompress import check
 
-__all__ = ["Prompts"]
+__all__ = ["Prompts", "alike"]
 
 
 @jax.tree_util.register_dataclass
@@ -83,3 +84,40 @@ class Prompts:
             if value.max() >= vocab or value.min() < (-1 if name in ("correct", "wrong") else 0):
                 got = f"{value.min()}..{value.max()}"
                 raise check.fail(f"prompts.{name}", f"token ids below {vocab}", got)
+
+
+def alike(batches: Sequence[Prompts], context: int) -> list[Prompts]:
+    """Pads batches to one length and number of answers: one compiled program for all of them.
+
+    Padding changes no number, and compiling takes longer than anything else a small model does.
+
+    Args:
+      batches: of one model.
+      context: longest input of the model, in tokens.
+
+    Example:
+      >>> def batch(length):
+      ...     row = np.ones((1, length), np.int32)
+      ...     return Prompts(row, row, row, row[:, 0], row[:, :1], row[:, :1])
+      >>> [one.tokens.shape for one in alike([batch(3), batch(5)], 48)]
+      [(1, 8), (1, 8)]
+    """
+    longest = max(batch.tokens.shape[1] for batch in batches)
+    length = min(-(-(longest + 1) // 8) * 8, max(context, longest))
+    answers = max(side.shape[1] for batch in batches for side in (batch.correct, batch.wrong))
+
+    def pad(array: Any, size: int, value: int) -> np.ndarray:
+        array = np.asarray(array)
+        return np.pad(array, ((0, 0), (0, size - array.shape[1])), constant_values=value)
+
+    return [
+        Prompts(
+            tokens=pad(batch.tokens, length, 0),
+            corrupted=pad(batch.corrupted, length, 0),
+            attention_mask=pad(batch.attention_mask, length, 0),
+            answer_position=batch.answer_position,
+            correct=pad(batch.correct, answers, -1),
+            wrong=pad(batch.wrong, answers, -1),
+        )
+        for batch in batches
+    ]

@@ -35,7 +35,7 @@ MEMBERS: dict[str, tuple[str, ...]] = {
 
 # The generator Lan et al. ship writes "was done in"; their data and notebooks, and so we, do not.
 _VERBS = {"done": words.THINGS, "lost": words.THINGS, "born": words.NAMES}
-_STARTS = 8  # the first member is one of the first eight, so that a fifth exists
+_SHOWN = 4  # members before the answer
 _PATTERN = re.compile(
     r"(\w+) (done|lost|born) in (\w+)\. " + r"(\w+) \2 in (\w+)\. " * 3 + r"(\w+) \2 in"
 )
@@ -93,7 +93,7 @@ def _shuffled(members: tuple[str, ...], rng: np.random.Generator) -> tuple[str, 
 
 
 def pairs(
-    count: int, rng: np.random.Generator, *, members: str = "numerals"
+    count: int, rng: np.random.Generator, *, members: str = "numerals", ahead: int = 1
 ) -> tuple[TextPair, ...]:
     """Prompts of Lan et al. 2023, corrupted by four random members (`randDS`).
 
@@ -104,9 +104,14 @@ def pairs(
       count: how many pairs.
       rng: consumed. The same state gives the same fillers for every sequence.
       members: "numerals", "number_words" or "months".
+      ahead: members from the last to the answer. 1 is the task of the paper; with more it is a
+        changed rule, and the wrong answer is the old one, the successor.
 
     Returns:
       `count` pairs with different clean prompts.
+
+    Raises:
+      ValueError: for unknown members, or an answer too far ahead.
 
     Example:
       >>> pair = pairs(1, np.random.default_rng(0), members="months")[0]
@@ -115,13 +120,18 @@ def pairs(
     """
     names = MEMBERS[check.known("members", members, MEMBERS)]
     verbs = tuple(_VERBS)
+    # The first member is one of the first eight, so that a fifth exists.
+    starts = len(names) - _SHOWN - check.integer("ahead", ahead, 1, 4) + 1
 
     def draw(index: int) -> TextPair:
-        verb, start = verbs[index % len(verbs)], (index // len(verbs)) % _STARTS
+        verb, start = verbs[index % len(verbs)], (index // len(verbs)) % starts
         fillers = tuple(str(word) for word in rng.choice(_VERBS[verb], size=5))
-        clean = Sequence(fillers, verb, names[start : start + 4])
+        clean = Sequence(fillers, verb, names[start : start + _SHOWN])
         corrupted = clean._replace(members=_shuffled(names, rng))
         right, wrong = answers(clean.members[-1])
+        if ahead > 1:
+            changed, old = (f" {names[start + _SHOWN - 1 + ahead]}",), (right,)
+            return TextPair(_render(clean), _render(corrupted), changed, old)
         return TextPair(_render(clean), _render(corrupted), (right,), (wrong,), (wrong,))
 
     return distinct(draw, count)

@@ -185,7 +185,7 @@ def test_what_is_no_text(tmp_path, tokenizer):
 def test_tokenizers_without_an_end(tmp_path):
     write(tmp_path, a_txt="wa wb")
     tokenizer = types.SimpleNamespace(eos_token_id=None)
-    with pytest.raises(ValueError, match="tokenizer: expected one with an end-of-text or separator token"):
+    with pytest.raises(ValueError, match="tokenizer: expected one with an end-of-text or sep"):
         packed(tmp_path, tokenizer, 2, cache=tmp_path)
 
 

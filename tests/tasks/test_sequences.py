@@ -86,3 +86,17 @@ def test_no_successor():
 def test_unknown_members():
     with pytest.raises(ValueError, match="members: expected one of"):
         sequences.pairs(1, np.random.default_rng(0), members="days")
+
+
+def test_a_changed_rule_goes_further_and_its_wrong_answer_is_the_old_one():
+    names = sequences.MEMBERS["numerals"]
+    plain = sequences.pairs(24, np.random.default_rng(0))
+    for pair in sequences.pairs(24, np.random.default_rng(0), ahead=2):
+        last = names.index(sequences.parse(pair.clean).members[-1])
+        assert pair.correct == (f" {names[last + 2]}",) and pair.wrong == (f" {names[last + 1]}",)
+        assert pair.in_prompt == ()
+    # The first verbs and starts are the same prompts.
+    changed = sequences.pairs(3, np.random.default_rng(0), ahead=2)
+    assert [pair.clean for pair in changed] == [pair.clean for pair in plain[:3]]
+    with pytest.raises(ValueError, match="ahead"):
+        sequences.pairs(1, np.random.default_rng(0), ahead=5)

@@ -1,0 +1,148 @@
+#!/usr/bin/env python
+"""Where is it: in the context or in the weights? Attention and MLPs removed share by share.
+
+    .venv/bin/python experiments/context_or_weights.py            the built-in teacher
+    .venv/bin/python experiments/context_or_weights.py --quick    seconds
+
+What is read in the prompt (induction, indirect objects) and what is known by heart (facts) are
+measured while heads or neurons are replaced by their means: in random order, and from the least
+important up, as pruning removes them. Only prompts that the whole model answers count.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcompress import config as configs
+from jaxcompress import files, io, prune, runs, tasks
+from jaxcompress.ablate.removal import answered, remaining
+from jaxcompress.models import Gates, Model
+from jaxcompress.report.curves import curves
+from jaxcompress.report.numbers import NA
+from jaxcompress.report.page import experiment_page, figure
+from jaxcompress.report.readings import falls
+from jaxcompress.report.sections import Section
+from jaxcompress.report.tables import table
+
+ROOT = Path(__file__).resolve().parents[1]
+KINDS = ("heads", "neurons")
+ORDERS = ("random order", "least important first")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is removed and measured.
+
+    Attributes:
+      model: Hugging Face id, directory or `builtin:<name>`.
+      context: tasks whose answer stands in the prompt.
+      recall: tasks whose answer is known by heart.
+      facts: JSON file of facts, such as `known_1000.json`; left out, the built-in ones.
+      shares: of the heads, or of the neurons, that are removed.
+      criterion: from `prune.CRITERIA`, on all tasks together.
+      count: prompts of each task.
+      seeds: random orders; of the pruning order, as many draws of prompts to score on.
+      run: run folder.
+    """
+
+    model: str = "builtin:teacher"
+    context: tuple[str, ...] = ("induction", "ioi")
+    recall: tuple[str, ...] = ("known_facts",)
+    facts: str | None = None
+    shares: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    criterion: str = "taylor_token"
+    count: int = 62
+    seeds: int = 2
+    run: str = "runs/context_or_weights"
+
+
+def run(config: Config, progress: bool = True) -> list[dict[str, Any]]:
+    """One row for each task, kind, order, seed and share: the accuracy that is left."""
+    model, rows = io.load(config.model), []
+    names = (*config.context, *config.recall)
+    prompts = {name: answered(model, draw(model, config, name, 99)) for name in names}
+    scored = [importance(model, config, seed) for seed in range(config.seeds)]
+    asked = [(order, seed) for order in ORDERS for seed in range(config.seeds)]
+    for kind in KINDS:
+        gates = []
+        for order, seed in asked:
+            scores = np.asarray(getattr(scored[seed], kind))
+            if order == ORDERS[0]:
+                scores = np.random.default_rng(seed).random(scores.shape)
+            one = Gates(**{kind: scores})
+            gates += [getattr(prune.select(one, share), kind) for share in config.shares]
+        for name in names:
+            found = remaining(model, prompts[name], Gates(**{kind: np.stack(gates)}))
+            numbers = iter(np.asarray(found).tolist())
+            for order, seed in asked:
+                row = {"task": name, "kind": kind, "order": order, "seed": seed}
+                row |= {"prompts": len(prompts[name]), "panel": f"{kind}, {order}"}
+                rows += [row | {"share": s, "accuracy": next(numbers)} for s in config.shares]
+    return rows
+
+
+def draw(model: Model, config: Config, name: str, seed: int) -> tasks.Prompts:
+    """Prompts of a task."""
+    options = {"path": config.facts} if name == "known_facts" and config.facts else {}
+    return tasks.get(
+        name, model.tokenizer, config.count, jax.random.key(seed),
+        context=model.config.context, **options,
+    )  # fmt: skip
+
+
+def importance(model: Model, config: Config, seed: int) -> Gates:
+    """Scores of heads and neurons on all tasks, each with the same weight."""
+    found = []
+    for name in (*config.context, *config.recall):
+        batches = [draw(model, config, name, seed)]
+        found.append(
+            prune.score(model, batches, config.criterion, loss=prune.answer, progress=False)
+        )
+    each = {kind: [np.asarray(getattr(one, kind)) for one in found] for kind in KINDS}
+    return Gates(**{k: sum(v / max(v.mean(), 1e-30) for v in some) for k, some in each.items()})
+
+
+def main() -> None:
+    """Runs, draws, writes the page, prints the table."""
+    config = configs.from_args(Config, ROOT / "configs" / "context_or_weights" / "default.yaml")
+    folder = runs.start(ROOT / config.run, config, 0, overwrite=True)
+    rows = run(config)
+    for row in rows:
+        runs.log(folder, **row)
+    png = curves(
+        rows, x="share", y="accuracy", by="task", panel="panel",
+        xlabel="share removed", ylabel="accuracy left",
+    )  # fmt: skip
+    cells = []
+    for name in (*config.context, *config.recall):
+        halves = [
+            falls([row for row in rows if (row["task"], row["kind"], row["order"]) == (name, k, o)],
+                  share="share", value="accuracy", below=0.5)
+            for k in KINDS for o in ORDERS
+        ]  # fmt: skip
+        place = "context" if name in config.context else "weights"
+        count = next(row["prompts"] for row in rows if row["task"] == name)
+        cells.append((name, place, str(count), *(NA if h is None else f"{h:.0%}" for h in halves)))
+    columns = ("task", "where", "prompts", *(f"{k}, {o}" for k in KINDS for o in ORDERS))
+    found = Section(columns, tuple(cells))
+    title = "The share removed at which half of the answers are gone"
+    caption = f"Mean over {config.seeds} orders, the range as a band; means stand for what is gone."
+    page = experiment_page(
+        f"In the context or in the weights of {config.model}?",
+        figures=[figure(png, "Accuracy against the share of heads or neurons removed", caption)],
+        tables={title: found},
+        config=configs.to_dict(config),
+    )
+    files.write_bytes(folder.directory / "accuracy.png", png)
+    files.write_text(folder.directory / "report.html", page)
+    print(f"{title}\n{table(found.columns, found.rows)}")
+    print(f"\nReport: {folder.directory / 'report.html'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+#!/usr/bin/env python
+"""When does a network stop memorising and start adding, and what happens inside before it shows?
+
+    .venv/bin/python experiments/grokking.py            a small modulus
+    .venv/bin/python experiments/grokking.py --quick    seconds
+
+Trains a one-layer transformer on part of the table of addition modulo p, keeps snapshots, and
+measures the whole trajectory in one program: the restricted loss is that of the generalising
+circuit, the excluded loss that of what was memorised. Then fractions of the table and weight
+decays are swept, all networks in one `vmap`. Nanda et al. 2023, sections 4 and 5.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcompress import config as configs
+from jaxcompress import files, runs
+from jaxcompress.data import modular
+from jaxcompress.narrow import grokking
+from jaxcompress.narrow.reading import reading
+from jaxcompress.report import addition, addition_tables, lines
+from jaxcompress.report.page import experiment_page, figure
+from jaxcompress.report.tables import table
+from jaxcompress.train.addition import Addition, Trained, train_addition
+
+ROOT = Path(__file__).resolve().parents[1]
+CAPTIONS = {
+    "circuits": "Restricted: key frequencies alone. Excluded: all but them, on training pairs.",
+    "spectrum": "At the end: key frequencies, in colour, have over 1 % of the logits' variance.",
+    "sweep": "Networks whose test loss fell below 0.1 nats; range over seeds as a band.",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is trained.
+
+    Attributes:
+      training: the network and its optimiser.
+      fraction: of the table that is trained on.
+      weight_decay: per step and unit of the learning rate.
+      seed: of the start and of the pairs trained on.
+      sweep_fractions: of the second part.
+      sweep_weight_decays: likewise.
+      sweep_seeds: likewise.
+      sweep_steps: updates of each network there.
+      together: networks in one vmap there; groups run one after the other. 0 for all.
+      run: run folder.
+    """
+
+    training: Addition = dataclasses.field(default_factory=Addition)
+    fraction: float = 0.3
+    weight_decay: float = 1.0
+    seed: int = 0
+    sweep_fractions: tuple[float, ...] = (0.3, 0.5)
+    sweep_weight_decays: tuple[float, ...] = (0.5, 1.0)
+    sweep_seeds: tuple[int, ...] = (0,)
+    sweep_steps: int = 40_000
+    together: int = 0
+    run: str = "runs/grokking"
+
+
+def learn(config: Config) -> tuple[Trained, dict[str, np.ndarray]]:
+    """The network, and its progress measures over time."""
+    trained = train_addition(
+        config.training,
+        fractions=(config.fraction,),
+        weight_decays=(config.weight_decay,),
+        seeds=(config.seed,),
+        snapshots=True,
+    )
+    snapshots = jax.tree.map(lambda leaf: leaf[:, 0], trained.snapshots)
+    pairs = modular.table(config.training.p)
+    found = grokking.trajectory(trained.model.apply, snapshots, pairs, trained.chosen(0))
+    return trained, {name: np.asarray(value) for name, value in found.items()}
+
+
+def sweep(config: Config) -> list[dict[str, Any]]:
+    """One row for each network of the sweep: when it had learned each part of the table."""
+    trained = train_addition(
+        dataclasses.replace(config.training, steps=config.sweep_steps),
+        fractions=config.sweep_fractions,
+        weight_decays=config.sweep_weight_decays,
+        seeds=config.sweep_seeds,
+        together=config.together or None,
+    )
+    rows, history = [], trained.history
+    for i in range(len(trained.members["seed"])):
+        row = {name: values[i].item() for name, values in trained.members.items()}
+        row["memorised"] = grokking.first_below(history["step"], history["loss"][:, i])
+        row["grokked"] = grokking.first_below(history["step"], history["test_loss"][:, i])
+        rows.append(row | {"test_accuracy": float(history["test_accuracy"][-1, i])})
+    return rows
+
+
+def main() -> None:
+    """Runs, draws, writes the page, prints the tables."""
+    config = configs.from_args(Config, ROOT / "configs" / "grokking" / "default.yaml")
+    folder = runs.start(ROOT / config.run, config, config.seed, overwrite=True)
+    (trained, found), p = learn(config), config.training.p
+    for i, step in enumerate(trained.history["step"]):
+        measured = {name: found[name][i] for name in grokking.MEASURES}
+        runs.log(folder, part="trajectory", step=int(step), **measured)
+    rows = sweep(config)
+    for row in rows:
+        runs.log(folder, part="sweep", **row)
+    neurons = reading(trained.model.apply, trained.model.params, modular.table(p))
+    of = (found["shares"][-1], found["keys"], neurons["neurons"], found["embedding_norms"][-1])
+    pngs = {
+        "circuits": addition.circuits(trained.history["step"], found),
+        "spectrum": lines.bars(addition.spectrum(f"p = {p}", *of)),
+    }
+    pngs["sweep"], cells = addition_tables.sweep(rows)
+    tables = {
+        "The network": addition_tables.progress(trained.history["step"], found),
+        "Steps until test loss < 0.1": cells,
+    }
+    page = experiment_page(
+        f"Grokking: addition modulo {p}",
+        figures=[figure(pngs[name], name, caption) for name, caption in CAPTIONS.items()],
+        tables=tables,
+        config=configs.to_dict(config),
+    )
+    for name, png in pngs.items():
+        files.write_bytes(folder.directory / f"{name}.png", png)
+    files.write_text(folder.directory / "report.html", page)
+    for title, section in tables.items():
+        print(f"\n{title}\n{table(section.columns, section.rows)}")
+    print(f"\nReport: {folder.directory / 'report.html'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+#!/usr/bin/env python
+"""Which predictions does a language model make with the same part of itself?
+
+    .venv/bin/python experiments/quanta_discovery.py            the built-in teacher
+    .venv/bin/python experiments/quanta_discovery.py --quick    seconds
+
+Tokens that the model predicts well are clustered by the angle between the gradients of their
+losses. In the built-in language the family that a token belongs to is known, so the clusters can
+be checked; the control is the same network with random weights. Michaud et al. 2023, section 5.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcompress import config as configs
+from jaxcompress import files, io, runs
+from jaxcompress.models import Model, create
+from jaxcompress.narrow import clustering, contexts, quanta
+from jaxcompress.narrow import texts as sources
+from jaxcompress.narrow.contexts import Contexts
+from jaxcompress.report.blocks import blocks
+from jaxcompress.report.page import Passage, experiment_page, figure
+from jaxcompress.report.sections import Section
+from jaxcompress.report.tables import table
+
+ROOT = Path(__file__).resolve().parents[1]
+SCORES = ("purity", "adjusted_rand")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is clustered.
+
+    Attributes:
+      model: Hugging Face id, directory or `builtin:<name>`.
+      tokens: an .npz file whose `tokens` are rows of ids; `None` for the built-in language.
+      pieces: a JSON file of (text, score) by id, for a model without a tokenizer.
+      context: positions of a row that are looked at.
+      families: of that language; tokens that the text before them determines.
+      count: tokens to cluster.
+      loss: nats; tokens that the model predicts worse are left out.
+      repeats: whether tokens that end a repeated trigram are kept (left out in the paper).
+      clusters: numbers of clusters; the first is shown.
+      examples: contexts shown for each cluster.
+      seed: of the texts, the choice of tokens and the clustering.
+      run: run folder.
+    """
+
+    model: str = "builtin:teacher"
+    tokens: str | None = None
+    pieces: str | None = None
+    context: int = 64
+    families: tuple[str, ...] = (
+        "numerals", "number_words", "months", "ioi", "greater_than", "induction", "known_facts",
+    )  # fmt: skip
+    count: int = 490
+    loss: float = 0.7
+    repeats: bool = True
+    clusters: tuple[int, ...] = (7, 14, 28)
+    examples: int = 8
+    seed: int = 0
+    run: str = "runs/quanta_discovery"
+
+
+def choose(config: Config, model: Model) -> Contexts:
+    """Tokens that the model predicts well, equally many of each family."""
+    if config.tokens is None:
+        texts = sources.determined(
+            model.tokenizer, config.families, config.count, jax.random.key(config.seed)
+        )
+    else:
+        texts = sources.stored(config.tokens, context=config.context)
+    return contexts.well_predicted(
+        model.apply, model.params, texts,
+        count=config.count, limit=config.loss, repeats=config.repeats, seed=config.seed,
+    )  # fmt: skip
+
+
+def run(config: Config, model: Model, chosen: Contexts) -> tuple[list[dict[str, Any]], Any, Any]:
+    """Rows of agreement, the similarities of each network, and the labels that are shown."""
+    control = create(model.config, key=jax.random.key(config.seed)).params
+    rows, similar, shown = [], {}, np.zeros(0)
+    for name, params in (("trained", model.params), ("random weights", control)):
+        cosine = quanta.cosines(model.apply, params, chosen.rows, chosen.places)
+        similar[name] = clustering.angular(cosine)
+        for count in config.clusters:
+            labels = clustering.clusters(similar[name], count, seed=config.seed)
+            shown = labels if not len(shown) else shown
+            truth = clustering.agreement(labels, chosen.families)._asdict()
+            rows.append({"weights": name, "clusters": count} | truth)
+    return rows, similar, shown
+
+
+def passages(config: Config, model: Model, chosen: Contexts, labels: Any) -> dict[str, Any]:
+    """Contexts of every cluster with the predicted token marked."""
+    found = {}
+    pieces = json.loads(Path(config.pieces).read_text("utf-8")) if config.pieces else None
+    words = sources.decoder(model.tokenizer, pieces)
+    for cluster in range(labels.max() + 1):
+        mine = np.flatnonzero(labels == cluster)
+        kinds, counts = np.unique(np.array(chosen.families)[mine], return_counts=True)
+        said = ", ".join(f"{n} {kind}" for kind, n in zip(kinds, counts, strict=True) if kind)
+        texts = []
+        for i in mine[:: max(1, len(mine) // config.examples)][: config.examples]:
+            before, token = np.split(chosen.rows[i, : chosen.places[i] + 1], [-1])
+            texts.append(Passage(words(before[-40:]), words(token)))
+        found[f"Cluster {cluster + 1}: {len(mine)} tokens {said and f'({said})'}"] = texts
+    return found
+
+
+def main() -> None:
+    """Clusters, writes the page, prints the table."""
+    config = configs.from_args(Config, ROOT / "configs" / "quanta_discovery" / "default.yaml")
+    folder = runs.start(ROOT / config.run, config, config.seed, overwrite=True)
+    model = io.load(config.model)
+    chosen = choose(config, model)
+    rows, similar, labels = run(config, model, chosen)
+    for row in rows:
+        runs.log(folder, **row)
+    known = config.tokens is None
+    groups = chosen.families if known else [f"{label + 1:03d}" for label in labels]
+    png = blocks(list(similar.items()), groups, unit="angular similarity of gradients")
+    columns = ("weights", "clusters", "purity", "adjusted Rand index")
+    cells = tuple(
+        (row["weights"], str(row["clusters"]), *(f"{row[name]:.3f}" for name in SCORES))
+        for row in rows if known
+    )  # fmt: skip
+    found = Section(columns, cells, "Of clusters against task families; 0 is chance for the index.")
+    page = experiment_page(
+        f"Quanta of {config.model}",
+        figures=[figure(png, "similarity of gradients", "Tokens ordered by family or cluster.")],
+        tables={"Clusters and task families": found},
+        passages=passages(config, model, chosen, labels),
+        config=configs.to_dict(config),
+    )
+    files.write_bytes(folder.directory / "similarity.png", png)
+    files.write_text(folder.directory / "report.html", page)
+    print(table(found.columns, found.rows))
+    print(f"\nReport: {folder.directory / 'report.html'}")
+
+
+if __name__ == "__main__":
+    main()

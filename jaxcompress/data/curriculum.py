@@ -1,0 +1,87 @@
+"""In which order tasks of a mixture are shown: a weight for each task, as a function of the step.
+
+A curriculum is two arrays, so a population of networks can have another one each under one `vmap`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxcompress import check
+
+__all__ = ["KINDS", "Curriculum", "curriculum"]
+
+KINDS = ("mixed", "easy_first", "hard_first", "by_frequency")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Curriculum:
+    """When each task is first shown, and how often from then on; a pytree.
+
+    Attributes:
+      opens: (task,) float, the step from which on a task is shown.
+      frequencies: (task,) float, relative to each other.
+    """
+
+    opens: Any
+    frequencies: Any
+
+    def weights(self, step: Any) -> Float[Array, "task"]:
+        """Shares of the tasks at a step, which may be traced; they add up to 1.
+
+        Example:
+          >>> curriculum("easy_first", [1, 2], steps=10).weights(0).tolist()
+          [1.0, 0.0]
+        """
+        shown = jnp.where(jnp.asarray(self.opens) <= step, jnp.asarray(self.frequencies), 0.0)
+        return shown / shown.sum()
+
+
+def curriculum(
+    kind: str,
+    difficulty: Any,
+    *,
+    steps: int,
+    frequencies: Any = None,
+) -> Curriculum:
+    """Opens the tasks in order; tasks of equal rank open together, and none closes again.
+
+    Args:
+      kind: `mixed` (all from the start), `easy_first`, `hard_first` or `by_frequency` (the most
+        frequent first).
+      difficulty: of each task, in any unit; for parity the number of bits.
+      steps: in which the tasks open, in equal parts; the first rank is there from step 0, and after
+        `steps` all are.
+      frequencies: of each task, positive; all equal by default.
+
+    Returns:
+      The curriculum. At every step the open tasks share the examples by their frequencies.
+
+    Raises:
+      ValueError: for an unknown kind, no tasks, or frequencies that are not as many and positive.
+
+    Example:
+      >>> found = curriculum("hard_first", [4, 4, 16], steps=100)
+      >>> found.weights(0).tolist(), found.weights(50).round(2).tolist()
+      ([0.0, 0.0, 1.0], [0.33000001311302185, 0.33000001311302185, 0.33000001311302185])
+    """
+    check.known("kind", kind, KINDS)
+    check.integer("steps", steps, 0)
+    hard = np.asarray(difficulty, float)
+    if hard.ndim != 1 or not hard.size or not np.isfinite(hard).all():
+        raise check.fail("difficulty", "one finite number for each task", list(difficulty))
+    often = np.ones(hard.shape) if frequencies is None else np.asarray(frequencies, float)
+    check.shape("frequencies", often, [hard.shape], "(task,)")
+    if not (np.isfinite(often).all() and (often > 0).all()):
+        raise check.fail("frequencies", "positive numbers", often.tolist())
+    ranked = {"easy_first": hard, "hard_first": -hard, "by_frequency": -often}
+    levels, rank = np.unique(ranked.get(kind, np.zeros(hard.shape)), return_inverse=True)
+    opens = (rank * steps / len(levels)).astype(np.float32)
+    return Curriculum(jnp.asarray(opens), jnp.asarray(often, jnp.float32))

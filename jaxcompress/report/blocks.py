@@ -1,0 +1,65 @@
+"""A similarity matrix with its rows put together by group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxcompress import check
+from jaxcompress.report.drawing import INK, SIZE, canvas, png
+
+__all__ = ["blocks"]
+
+Matrices = Sequence[tuple[str, Any]]
+
+
+def blocks(matrices: Matrices, groups: Sequence[str], *, unit: str = "") -> bytes:
+    """Square matrices side by side, rows and columns ordered by group, with the groups named.
+
+    Args:
+      matrices: titles and (row, row) numbers, on one scale.
+      groups: the group of each row.
+      unit: what the colours mean.
+
+    Returns:
+      A PNG.
+
+    Raises:
+      ValueError: for a matrix that has not one row for each group's name.
+
+    Example:
+      >>> blocks([("cosines", np.eye(4))], ["a", "b", "a", "b"])[1:4]
+      b'PNG'
+    """
+    names = sorted(set(groups))
+    ranks = np.array([names.index(group) for group in groups])
+    order = np.argsort(ranks, kind="stable")
+    ends = np.cumsum(np.bincount(ranks))
+    starts = np.concatenate([[0], ends[:-1]])
+    figure = canvas(4.3 * len(matrices) + 1.2, 4.4)
+    grid = figure.subplots(1, len(matrices), squeeze=False)[0]
+    apart = ~np.eye(len(groups), dtype=bool)
+    values = [np.asarray(matrix, float) for _, matrix in matrices]
+    for value in values:
+        check.shape("matrices", value, [(len(groups),) * 2], "(row, row)")
+    high = max(float(np.quantile(value[apart], 0.995)) for value in values)
+    low = min(float(np.quantile(value[apart], 0.005)) for value in values)
+    image: Any = None
+    for i, (axes, (title, _), value) in enumerate(zip(grid, matrices, values, strict=True)):
+        image = axes.imshow(
+            value[np.ix_(order, order)], vmin=low, vmax=high, cmap="viridis", interpolation="none"
+        )
+        for end in ends[:-1]:
+            axes.axhline(end - 0.5, color="white", linewidth=0.5)
+            axes.axvline(end - 0.5, color="white", linewidth=0.5)
+        axes.set_title(title, size=SIZE + 1, color=INK, loc="left")
+        axes.set_xticks([])
+        axes.set_yticks((starts + ends - 1) / 2, names if i == 0 else [""] * len(names))
+        axes.tick_params(labelsize=SIZE, length=0, labelcolor=INK)
+    figure.tight_layout()
+    bar = figure.colorbar(image, ax=list(grid), fraction=0.03, pad=0.02)
+    bar.set_label(unit, size=SIZE, color=INK)
+    bar.ax.tick_params(labelsize=SIZE)
+    return png(figure)

@@ -1,0 +1,108 @@
+"""Pruned networks are those of the nested gates; recovery trains only what is left."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcompress.data import parity as data
+from jaxcompress.data.curriculum import curriculum
+from jaxcompress.models import MLPConfig
+from jaxcompress.train import parity as lab
+from jaxcompress.train import pulling
+
+FAMILY = data.compositional(4, 2, 1, [[0], [1]])
+SHAPE = MLPConfig(FAMILY.inputs, 8, 3)
+KEYS = jax.random.split(jax.random.key(0), 2)
+KEPT = (2, 6, 16)
+
+
+def train(**options):
+    options = {"keys": KEYS, "batch": 40, "every": 50, "rate": 0.01, "progress": False} | options
+    return lab.train(FAMILY, SHAPE, **options)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """The second network has half the width."""
+    params, gates = lab.initial(SHAPE, KEYS, [8, 4])
+    params, history = train(params=params, hyper={"gates": gates}, steps=300, test=100)
+    return params, gates, history
+
+
+@pytest.fixture(scope="module")
+def pulled(trained):
+    return pulling.pull(
+        FAMILY, SHAPE, *trained[:2], kept=KEPT, task=0, measured=(0, 1), criterion="ablation",
+        keys=KEYS, size=100, recovery=50, rate=0.01, progress=False,
+    )  # fmt: skip
+
+
+def test_networks_learn_and_keep_their_width(trained):
+    params, gates, history = trained
+    assert (history["accuracy"][-1, 0] > 0.98).all()
+    start, _ = lab.initial(SHAPE, KEYS, [8, 4])
+    same = params["first"]["kernel"][1] == start["first"]["kernel"][1]
+    assert same[:, 4:].all() and not same[:, :4].all(axis=0).any()
+    assert gates.sum(axis=(1, 2)).tolist() == [16, 8]
+
+
+def test_gates_are_nested_and_inside_the_network(trained, pulled):
+    gates = pulled["gates"]
+    assert gates.sum(axis=(2, 3)).tolist() == [[2, 6, 16], [2, 6, 8]]
+    assert (np.diff(gates, axis=1) >= 0).all() and (gates <= np.asarray(trained[1])[:, None]).all()
+
+
+def test_accuracies(trained, pulled):
+    """Unpruned as trained; two neurons are not enough; recovery helps the skill it trains."""
+    assert pulled["pruned"].shape == pulled["recovered"].shape == (2, 3, 2)
+    np.testing.assert_allclose(pulled["pruned"][:, 2], trained[2]["accuracy"][-1], atol=0.15)
+    assert (pulled["pruned"][:, 0].min(axis=1) < 0.9).all()
+    assert pulled["recovered"][:, 1:].mean() >= pulled["pruned"][:, 1:].mean()
+    rows = pulling.as_rows(pulled, {"seed": [3, 4]}, kept=KEPT, names=("a", "b"))
+    assert len(rows) == 24
+    wanted = {"stage": "recovered", "seed": 4, "kept": 6, "skill": "b"}
+    [row] = [row for row in rows if wanted.items() <= row.items()]
+    assert row["accuracy"] == pytest.approx(pulled["recovered"][1, 1, 1])
+
+
+def test_locality_of_disjoint_skills():
+    """Two halves of a network that each know one bit share no neuron."""
+    params = jax.tree.map(lambda leaf: jnp.zeros((1, *leaf.shape[1:])), lab.initial(SHAPE, KEYS)[0])
+    # Bit i is on if its control bit is: relu(bit + control - 1), carried to the output.
+    first, hidden, last = (params[name]["kernel"] for name in ("first", "hidden", "last"))
+    for i in (0, 1):
+        first = first.at[0, [i, 2 + i], i].set(1.0)
+        hidden = hidden.at[0, 0, i, i].set(1.0)
+        last = last.at[0, i, 1].set(8.0)
+    params["first"] = {"kernel": first, "bias": params["first"]["bias"].at[0, :2].set(-1.0)}
+    params["hidden"]["kernel"] = hidden
+    params["last"] = {"kernel": last, "bias": jnp.array([[4.0, 0.0]])}
+    gates = jnp.ones((1, 2, 8))
+    [found] = pulling.locality(FAMILY, SHAPE, params, gates, tasks=(0, 1), keys=KEYS[:1], size=100)
+    assert found["sizes"] == (2, 2) and found["overlap"] == 0 and found["chance"] > 0
+    none = jax.tree.map(jnp.zeros_like, params)
+    [found] = pulling.locality(FAMILY, SHAPE, none, gates, tasks=(0, 1), keys=KEYS[:1], size=100)
+    assert np.isnan(found["overlap"])
+
+
+def test_a_curriculum_decides_what_is_shown():
+    plan = curriculum("by_frequency", [1, 1], steps=100, frequencies=[1.0, 3.0])
+    hyper = {"plan": jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), plan)}
+    _, history = train(hyper=hyper, steps=100)
+    np.testing.assert_allclose(history["shown"][0], [[0, 1]] * 2)
+    np.testing.assert_allclose(history["shown"][1], [[0.25, 0.75]] * 2, atol=0.02)
+
+
+def test_a_finite_data_set_is_learned_by_heart():
+    hyper = {"examples": jnp.array([6, 100000]), "data": KEYS}
+    family = data.compositional(16, 2, 8, [[0], [1]])
+    shape = MLPConfig(family.inputs, 32, 2)
+    _, history = lab.train(
+        family, shape, keys=KEYS, hyper=hyper, batch=20, every=150, steps=300, rate=0.01, test=200,
+        progress=False,
+    )  # fmt: skip
+    assert history["loss"][-1, 0] < 0.1 < 0.5 < history["loss"][-1, 1]
+    assert history["accuracy"][-1, 0].mean() < 0.7
