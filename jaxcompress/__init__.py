@@ -6,7 +6,19 @@
 4
 """
 
-from jaxcompress import ablate, align, distill, io, lora, measure, models, prune, report, tasks
+from jaxcompress import (
+    ablate,
+    align,
+    circuits,
+    distill,
+    io,
+    lora,
+    measure,
+    models,
+    prune,
+    report,
+    tasks,
+)
 from jaxcompress.compare import compare
 from jaxcompress.io import load, save
 from jaxcompress.models import Edits, Gates, Model, ModelConfig, create
@@ -20,6 +32,7 @@ __all__ = [
     "ModelConfig",
     "ablate",
     "align",
+    "circuits",
     "compare",
     "create",
     "distill",

@@ -22,6 +22,7 @@ from jaxcompress.compress import PruneConfig, prune_model
 from jaxcompress.finetune import DistillConfig, LoraConfig, adapt, distil
 from jaxcompress.io.export import save
 from jaxcompress.io.huggingface import load
+from jaxcompress.judge import add_faithfulness
 from jaxcompress.measure import cost
 from jaxcompress.mechanism import CircuitConfig
 from jaxcompress.mechanism import circuit as find_circuit
@@ -75,6 +76,8 @@ def compare(
     found = compare_models(
         teacher, student, settings.tasks, out, config=settings, overwrite=overwrite
     )
+    if "faithfulness" in minima:
+        add_faithfulness(found, load(teacher), load(student), settings.count, settings.seed)
     print(compare_table(found))
     print(f"\nReport: {(out / 'report.html').resolve()}")
     missed = unmet(found, minima)

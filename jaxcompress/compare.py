@@ -14,15 +14,16 @@ import numpy as np
 
 from jaxcompress import check, files, runs, tasks
 from jaxcompress.ablate.forward import run as forward
-from jaxcompress.align import Profile, align_profiles, fate, profile, robustness
+from jaxcompress.align import Profile, align_profiles, fate, mean_of, profile, robustness
 from jaxcompress.config import to_dict
 from jaxcompress.io.huggingface import load
 from jaxcompress.measure import cost
 from jaxcompress.models import Model, create
 from jaxcompress.report.html import compare_page
+from jaxcompress.report.sections import field
 from jaxcompress.report.summary import summarise
 
-__all__ = ["CompareConfig", "compare", "measure_pair"]
+__all__ = ["CompareConfig", "compare", "measure_pair", "unmet"]
 
 DEFAULT_TASKS = ("numerals", "number_words", "months", "ioi", "greater_than", "induction")
 
@@ -120,7 +121,7 @@ def measure_pair(
         name: tasks.get(name, teacher.tokenizer, config.count, key, context=context)
         for name in config.tasks
     }
-    prompts = dict(zip(prompts, _one_shape(list(prompts.values()), context), strict=True))
+    prompts = dict(zip(prompts, tasks.alike(list(prompts.values()), context), strict=True))
     costs = {"teacher": cost(teacher), "student": cost(student)}
     rows = [
         _task(name, prompts[name], teacher, student, others, config, progress)
@@ -132,34 +133,9 @@ def measure_pair(
         "settings": to_dict(config) | runs.environment(),
         "tasks": rows,
     }
+    comparison["alignment"] = _overall(rows)
     comparison = _plain(comparison)
     return comparison | {"summary": summarise(comparison)}
-
-
-def _one_shape(batches: Sequence[tasks.Prompts], context: int) -> list[tasks.Prompts]:
-    """Pads all tasks to one length and number of answers: one compiled program for all of them.
-
-    Padding changes no number, and compiling takes longer than anything else a small model does.
-    """
-    longest = max(batch.tokens.shape[1] for batch in batches)
-    length = min(-(-(longest + 1) // 8) * 8, max(context, longest))
-    answers = max(side.shape[1] for batch in batches for side in (batch.correct, batch.wrong))
-
-    def pad(array: Any, size: int, value: int) -> np.ndarray:
-        array = np.asarray(array)
-        return np.pad(array, ((0, 0), (0, size - array.shape[1])), constant_values=value)
-
-    return [
-        tasks.Prompts(
-            tokens=pad(batch.tokens, length, 0),
-            corrupted=pad(batch.corrupted, length, 0),
-            attention_mask=pad(batch.attention_mask, length, 0),
-            answer_position=batch.answer_position,
-            correct=pad(batch.correct, answers, -1),
-            wrong=pad(batch.wrong, answers, -1),
-        )
-        for batch in batches
-    ]
 
 
 def _task(
@@ -179,6 +155,9 @@ def _task(
     }
     models = profiles.pop("teacher"), profiles.pop("student")
     alignment = align_profiles(*models, others=profiles, samples=config.bootstrap, seed=config.seed)
+    scale = alignment.calibrated
+    told = dataclasses.asdict(dataclasses.replace(alignment, calibrated=None))
+    told["influence_part"] = alignment.influence_part
     return {
         "name": name,
         "count": len(prompts),
@@ -189,9 +168,81 @@ def _task(
                 ("teacher", "student"), (teacher, student), models, strict=True
             )
         },
-        "alignment": dataclasses.asdict(alignment) | {"influence_part": alignment.influence_part},
+        "alignment": told | {"calibrated": scale and scale.summary() | {"draws": scale.draws}},
         "fate": dataclasses.asdict(fate(*models)),
     }
+
+
+def unmet(comparison: Mapping[str, Any], minima: Mapping[str, float]) -> dict[str, Any]:
+    """Which requirements a comparison does not meet.
+
+    Args:
+      comparison: as from `compare`.
+      minima: by name the least value that is enough:
+
+        * `alignment`: the calibrated score over the tasks;
+        * `published`, `mean_similarity`, `weighted`, `overlap`: means over the tasks;
+        * `agreement`: share of prompts with the same answer; `accuracy`: the student's;
+        * `retained`: the student's accuracy as a share of the teacher's;
+        * `faithfulness`: where a comparison has it: the worst task counts.
+
+    Returns:
+      By name the value that is too low, `None` if it was not measured; empty if all are met.
+
+    Raises:
+      ValueError: for an unknown requirement.
+
+    Example:
+      >>> row = {"name": "ioi", "behaviour": {"agreement": 0.75}}
+      >>> unmet({"tasks": [row]}, {"agreement": 0.9, "alignment": 0.1})
+      {'agreement': 0.75, 'alignment': None}
+    """
+    found = {}
+    for name, least in minima.items():
+        value = _required(comparison, check.known("require", name, _REQUIRED))
+        if value is None or not value >= least:
+            found[name] = value
+    return found
+
+
+_REQUIRED = (
+    "alignment", "published", "mean_similarity", "weighted", "overlap", "agreement", "accuracy",
+    "retained", "faithfulness",
+)  # fmt: skip
+
+
+def _required(comparison: Mapping[str, Any], name: str) -> float | None:
+    tasks = comparison.get("tasks") or []
+    if name == "alignment":
+        return field(comparison, "alignment", "value")
+    if name == "faithfulness":
+        values = [field(task, "faithfulness", "value") for task in tasks]
+        return None if not values or None in values else min(values)
+    accuracies = {
+        role: [field(task, "behaviour", role, "accuracy") for task in tasks]
+        for role in ("teacher", "student")
+    }
+    values = {
+        "agreement": [field(task, "behaviour", "agreement") for task in tasks],
+        "accuracy": accuracies["student"],
+        "retained": accuracies["student"],
+    }.get(name, [field(task, "alignment", name) for task in tasks])
+    if not values or None in values:
+        return None
+    mean = float(np.mean(values))
+    if name != "retained":
+        return mean
+    teacher = accuracies["teacher"]
+    return mean / float(np.mean(teacher)) if None not in teacher and any(teacher) else None
+
+
+def _overall(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The calibrated score over all tasks; takes the bootstrap draws out of the tasks' rows."""
+    found = [row["alignment"]["calibrated"] for row in rows]
+    if not all(found):
+        return None
+    value, interval = mean_of([(one["value"], one.pop("draws")) for one in found])
+    return {"value": value, "interval": interval, "null": np.mean([one["null"] for one in found])}
 
 
 def _behaviour(teacher: Model, student: Model, prompts: tasks.Prompts) -> dict[str, Any]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
-from jaxcompress import ablate, check, circuits, examples
+from jaxcompress import ablate, check, circuits, examples, tasks
 from jaxcompress.align.calibrated import calibrated
 from jaxcompress.align.profile import profile
 from jaxcompress.align.robustness import drops
@@ -15,7 +16,7 @@ from jaxcompress.align.score import score
 from jaxcompress.models import Gates, Model
 from jaxcompress.tasks import Prompts
 
-__all__ = ["Judge", "carried"]
+__all__ = ["Judge", "add_faithfulness", "carried"]
 
 
 class Judge:
@@ -120,6 +121,32 @@ def carried(teacher: Model, student: Model, prompts: Prompts, *, target: float =
         return 0.0
     mapped = circuits.Circuit.of_nodes(circuits.Graph.of(student.config), image)
     return float(circuits.faithfulness(student, prompts, mapped).faithfulness[0])
+
+
+def add_faithfulness(
+    comparison: dict[str, Any], teacher: Any, student: Any, count: int, seed: int
+) -> None:
+    """Writes `carried` of every task into a comparison, as `faithfulness`.
+
+    Args:
+      comparison: as from `compare`; its tasks are changed in place.
+      teacher: the models that were compared.
+      student: likewise.
+      count: prompts of each task.
+      seed: of the prompts.
+
+    Raises:
+      ValueError: as `carried`.
+
+    Example:
+      >>> add_faithfulness({"tasks": []}, None, None, 8, 0)
+    """
+    for row in comparison["tasks"]:
+        prompts = tasks.get(
+            row["name"], teacher.tokenizer, count, jax.random.key(seed),
+            context=teacher.config.context,
+        )  # fmt: skip
+        row["faithfulness"] = {"value": carried(teacher, student, prompts)}
 
 
 def _node(name: str) -> str:

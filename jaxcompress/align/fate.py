@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxcompress.align.profile import Profile, similarities
+from jaxcompress.align.measured import Profile
+from jaxcompress.align.profile import similarities
 from jaxcompress.align.robustness import drops
 
 __all__ = ["Fate", "fate"]

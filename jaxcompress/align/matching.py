@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
+import scipy.optimize
+import scipy.sparse
 
-__all__ = ["best", "one_to_one", "shuffled"]
+from jaxcompress import check
+
+__all__ = ["best", "one_to_one", "shuffled", "transport"]
 
 
 def best(similarity: Any) -> np.ndarray:
@@ -36,12 +37,10 @@ def one_to_one(similarity: Any) -> tuple[np.ndarray, np.ndarray]:
       [[0, 1], [1, 0]]
 
     Reference:
-      The Hungarian algorithm, `optax.assignment`.
+      The Hungarian algorithm, `scipy.optimize.linear_sum_assignment`.
     """
-    cost = -jnp.asarray(similarity)
-    rows, columns = jax.jit(optax.assignment.hungarian_algorithm)(cost)
-    order = np.argsort(np.asarray(rows))
-    return np.asarray(rows)[order], np.asarray(columns)[order]
+    # SciPy orders the pairs by row.
+    return scipy.optimize.linear_sum_assignment(-np.asarray(similarity, np.float64))
 
 
 def shuffled(rows: int, columns: int, rng: np.random.Generator) -> np.ndarray:
@@ -53,3 +52,50 @@ def shuffled(rows: int, columns: int, rng: np.random.Generator) -> np.ndarray:
     """
     rounds = -(-rows // columns)
     return np.concatenate([rng.permutation(columns) for _ in range(rounds)])[:rows]
+
+
+def transport(similarity: Any, rows: Any, columns: Any) -> np.ndarray:
+    """Moves mass between rows and columns so that mass times similarity is largest.
+
+    The exact linear program of optimal transport with unmatched mass: a row sends at most its mass,
+    a column takes at most its own, and what would only find a similarity of 0 or less stays. A
+    column may be served by several rows (a merge) and the other way round.
+
+    Args:
+      similarity: (row, column).
+      rows: (row,) mass, at least 0.
+      columns: (column,) mass, at least 0.
+
+    Returns:
+      (row, column) mass that is moved.
+
+    Raises:
+      ValueError: for masses that do not fit the similarity.
+
+    Example:
+      >>> transport(np.array([[1.0, 0.9], [0.8, -1.0]]), [0.5, 0.5], [0.6, 0.4]).tolist()
+      [[0.1, 0.4], [0.5, 0.0]]
+
+    Reference:
+      Partial optimal transport: Figalli 2010, section 1; solved by HiGHS.
+    """
+    similarity = np.asarray(similarity, np.float64)
+    rows, columns = np.asarray(rows, np.float64), np.asarray(columns, np.float64)
+    check.shape("similarity", similarity, [(len(rows), len(columns))])
+    n, m = similarity.shape
+    useful = np.flatnonzero(similarity > 0)
+    if not useful.size:
+        return np.zeros((n, m))
+    ones = np.ones(useful.size)
+    places = np.concatenate([useful // m, n + useful % m])
+    each = np.tile(np.arange(useful.size), 2)
+    sums = scipy.sparse.csr_matrix((np.tile(ones, 2), (places, each)), (n + m, useful.size))
+    found = scipy.optimize.linprog(
+        -similarity.ravel()[useful],
+        A_ub=sums,
+        b_ub=np.concatenate([rows, columns]),
+        method="highs",
+    )
+    plan = np.zeros(n * m)
+    plan[useful] = np.round(np.maximum(found.x, 0.0), 12)
+    return plan.reshape(n, m)

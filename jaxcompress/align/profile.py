@@ -2,48 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcompress import check
-from jaxcompress.ablate.forward import run, start
+from jaxcompress import check, tree
+from jaxcompress.ablate.forward import Base, run, start
 from jaxcompress.ablate.interventions import REPLACEMENTS, components, replacements
 from jaxcompress.ablate.sweep import measure
 from jaxcompress.align import similarity
+from jaxcompress.align.measured import Profile
 from jaxcompress.models.gates import Edits
 from jaxcompress.tasks.metrics import logit_difference
 from jaxcompress.tasks.prompts import Prompts
 
-__all__ = ["Profile", "profile", "similarities"]
+__all__ = ["profile", "recorded", "similarities"]
 
-
-@dataclasses.dataclass(frozen=True)
-class Profile:
-    """Everything about one model that alignment looks at.
-
-    Components are in one axis: heads of layer 0, of layer 1, ..., then the MLPs.
-
-    Attributes:
-      names: (component,) such as "head 0.1" and "mlp 3".
-      heads: how many of them are heads.
-      effects: (component, batch) logit difference with the component removed minus clean, in nats.
-      clean: (batch,) logit difference of the whole model, in nats.
-      patterns: (head, query, key) attention, averaged over prompts.
-      rows: (query,) how many prompts have this query.
-      outputs: (layer, token, width) MLP outputs at the real tokens.
-    """
-
-    names: tuple[str, ...]
-    heads: int
-    effects: np.ndarray
-    clean: np.ndarray
-    patterns: Any
-    rows: Any
-    outputs: Any
+TOKENS = 512  # logits that are kept for every component and prompt
 
 
 def profile(
@@ -72,40 +50,88 @@ def profile(
       'mlp 1'
     """
     check.known("replacement", replacement, REPLACEMENTS)
-    base = start(model, prompts, logit_difference, taps=("pattern", "mlps"))
+    base = start(model, prompts, recorded, taps=("pattern", "mlps", "heads"))
     edits: dict[str, Edits | None] = {"heads": None, "mlps": None}
     if replacement != "zero":  # one run on the corrupted prompts serves both sweeps
         taps = run(model, base.prompts, tokens=base.prompts.corrupted, taps=tuple(edits)).taps
         edits = {k: replacements({k: taps[k]}, replacement, base.prompts) for k in edits}
     heads, mlps = (
         measure(
-            model,
-            base,
-            components(model.config, over),
-            edits[over],
-            metric=logit_difference,
-            progress=progress,
-        )
+            model, base, components(model.config, over), edits[over],
+            metric=recorded, progress=progress,
+        ).per_example
         for over in edits
-    )
+    )  # fmt: skip
     mask = base.prompts.attention_mask
     patterns, rows = jax.jit(similarity.mean_pattern)(base.taps["pattern"], mask)
-    per_head = np.asarray(heads.per_example)
-    exists = ~np.isnan(per_head).any(axis=-1)
+    per_head = np.asarray(heads)
+    exists = ~np.isnan(per_head).any(axis=(-2, -1))
     names = [f"head {layer}.{head}" for layer, head in np.argwhere(exists)]
     names += [f"mlp {layer}" for layer in range(model.config.layers)]
+    changes = np.concatenate([per_head[exists], np.asarray(mlps)])
     real = np.asarray(prompts.attention_mask).astype(bool).reshape(-1)
     outputs = np.asarray(base.taps["mlps"])
     outputs = outputs.reshape(len(outputs), -1, outputs.shape[-1])
+    written, attention = _at_answer(model, base)
     return Profile(
         names=tuple(names),
         heads=int(exists.sum()),
-        effects=np.concatenate([per_head[exists], np.asarray(mlps.per_example)]),
-        clean=np.asarray(heads.clean),
+        effects=changes[..., 0],
+        clean=np.asarray(base.clean[:, 0]),
         patterns=jnp.asarray(np.asarray(patterns)[exists]),
         rows=rows,
         outputs=jnp.asarray(outputs[:, real]),
+        logits=changes[..., 1:],
+        written=(written["heads"][exists], written["mlps"]),
+        attention=attention[exists],
     )
+
+
+def recorded(logits: jax.Array, prompts: Prompts, clean_logits: Any = None) -> jax.Array:
+    """The metric of a profile: the logit difference, then some logits without their mean.
+
+    Args:
+      logits: (batch, vocab) at the answer position.
+      prompts: carries the answers.
+      clean_logits: not used.
+
+    Returns:
+      (batch, 1 + token); the tokens are all, or `TOKENS` of them, the same for every model.
+
+    Example:
+      >>> row = jnp.zeros((1, 1), jnp.int32)
+      >>> prompts = Prompts(row, row, row + 1, row[:, 0], correct=row, wrong=row + 1)
+      >>> recorded(jnp.asarray([[3.0, 1.0]]), prompts).tolist()
+      [[2.0, 1.0, -1.0]]
+    """
+    count = logits.shape[-1]
+    tokens = np.arange(count)
+    if count > TOKENS:  # the same draw for every model of this vocabulary
+        tokens = np.sort(np.random.default_rng(0).choice(count, TOKENS, replace=False))
+    some = logits[:, tokens]
+    some = some - some.mean(axis=1, keepdims=True)
+    difference = logit_difference(logits, prompts, clean_logits)
+    return jnp.concatenate([difference[:, None], some], axis=1)
+
+
+def _at_answer(model: Any, base: Base) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """What every head and MLP writes at the answer position, and where the heads look from it."""
+    batch = np.arange(len(base.prompts))
+    where = np.asarray(base.prompts.answer_position)
+    mlps = np.asarray(base.taps["mlps"])[:, batch, where]
+    heads = np.asarray(base.taps["heads"])[:, batch, where].transpose(0, 2, 1, 3)
+    # A head's inner basis is arbitrary; what leaves its output projection is not. A model whose
+    # projection is not where ours is shows its heads as they are.
+    flat = tree.paths(model.params) if isinstance(model.params, Mapping) else {}
+    kernel = flat.get("blocks/attn/output/kernel")
+    if kernel is not None:
+        heads = np.einsum("lhbd,lhdm->lhbm", heads, np.asarray(kernel))
+    elif "blocks/0/attn/output/kernel" in flat:
+        kernels = [np.asarray(flat[f"blocks/{i}/attn/output/kernel"]) for i in range(len(heads))]
+        filled = [np.pad(k, ((0, heads.shape[1] - len(k)), (0, 0), (0, 0))) for k in kernels]
+        heads = np.einsum("lhbd,lhdm->lhbm", heads, np.stack(filled))
+    pattern = np.asarray(base.taps["pattern"])[:, batch, :, where].transpose(1, 2, 0, 3)
+    return {"heads": heads, "mlps": mlps}, pattern
 
 
 def similarities(student: Profile, teacher: Profile) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 The published score is about 0.9 for nearly any pair: with influences that sum to 1 on either side
 it lies between the mean similarity S and S - 2 / pairs. So it is never reported here without the
-mean similarity, two scores that influence can move, and what unrelated models get.
+mean similarity, two scores that influence can move, what unrelated models get, and the calibrated
+score (`align.calibrated`).
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from jaxcompress import check
+from jaxcompress.align.calibrated import Calibrated, calibrated
 from jaxcompress.align.matching import best, one_to_one, shuffled
-from jaxcompress.align.profile import Profile, profile, similarities
+from jaxcompress.align.measured import Profile
+from jaxcompress.align.profile import profile, similarities
 from jaxcompress.tasks.prompts import Prompts
 
 __all__ = [
@@ -62,6 +65,8 @@ class Alignment:
       nulls: by name, for each score `mean`, `sd` and `p` (share of null scores at least as large),
         or the plain scores of another model in the student's place.
       pairs: the pairs of the first three scores.
+      calibrated: the score in which 0 is unrelated models and 1 the teacher itself; `None` if a
+        profile lacks what it needs.
     """
 
     published: float
@@ -71,6 +76,7 @@ class Alignment:
     interval: tuple[float, float]
     nulls: dict[str, Any]
     pairs: tuple[Pair, ...]
+    calibrated: Calibrated | None = dataclasses.field(default=None, compare=False)
 
     @property
     def influence_part(self) -> float:
@@ -221,8 +227,16 @@ def align_profiles(
     nulls: dict[str, Any] = found.random_nulls(rng, min(samples, 2000))
     for name, other in {**(others or {}), "teacher_itself": teacher}.items():
         nulls[name] = _Matched(teacher, other).scores()
+    scale = None
+    if teacher.logits is not None and student.logits is not None:
+        few = min(samples, 1000)
+        scale = calibrated(teacher, student, unrelated=others, samples=few, seed=seed)
     return Alignment(
-        **found.scores(), interval=found.interval(rng, samples), nulls=nulls, pairs=found.pairs()
+        **found.scores(),
+        interval=found.interval(rng, samples),
+        nulls=nulls,
+        pairs=found.pairs(),
+        calibrated=scale,
     )
 
 

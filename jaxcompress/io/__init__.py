@@ -3,7 +3,7 @@
 from jaxcompress.io.export import padded, save
 from jaxcompress.io.huggingface import load
 from jaxcompress.io.peft import load_adapter, save_adapter
-from jaxcompress.io.research import from_haiku, from_mingpt, from_transformer_lens
+from jaxcompress.io.research import from_haiku, from_mingpt, from_transformer_lens, read_out
 
 __all__ = [
     "from_haiku",
@@ -12,6 +12,7 @@ __all__ = [
     "load",
     "load_adapter",
     "padded",
+    "read_out",
     "save",
     "save_adapter",
 ]

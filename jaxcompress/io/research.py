@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from jaxcompress import check, tree
 from jaxcompress.models.build import Model, create
 from jaxcompress.models.config import ModelConfig
 
-__all__ = ["from_haiku", "from_mingpt", "from_transformer_lens"]
+__all__ = ["from_haiku", "from_mingpt", "from_transformer_lens", "read_out"]
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -168,6 +169,44 @@ def from_haiku(arrays: Arrays, config: Mapping[str, Any], *, name: str = "") -> 
     )
     embed = {"tokens": tokens, "positions": positions}
     return _model(ours, embed, blocks, {"kernel": np.eye(width, dtype=np.float32)}, name)
+
+
+def read_out(
+    model: Model, config: Mapping[str, Any], variable: str, symbols: int, values: int
+) -> Model:
+    """A compiled program with tokens and logits that programs share, so that two can be compared.
+
+    Args:
+      model: from `from_haiku`.
+      config: Tracr's, with `residual_labels` and `input_encoding`.
+      variable: the output that is read, such as `hist_8`.
+      symbols: token 0 is the start, 1 to `symbols` the first symbols of the program, in its order.
+      values: logit v is the basis direction `variable:v`, and 0 where there is none.
+
+    Raises:
+      ValueError: if the variable has no direction.
+
+    Example:
+      >>> model, told = from_haiku(arrays, config), config  # doctest: +SKIP
+      >>> read_out(model, told, "hist_8", 3, 6).config.vocab  # doctest: +SKIP
+      4
+    """
+    encoding, labels = config["input_encoding"], list(config["residual_labels"])
+    plain = [token for name, token in encoding.items() if name not in ("BOS", "compiler_pad")]
+    rows = np.array([encoding["BOS"], *sorted(plain)[:symbols]])
+    head = np.zeros((len(labels), values), np.float32)
+    for value in range(values):
+        if f"{variable}:{value}" in labels:
+            head[labels.index(f"{variable}:{value}"), value] = 1.0
+    if not head.any():
+        raise check.fail("variable", f"one of {labels}", variable)
+    # Answers are tokens too: rows that no input uses make the vocabulary as large.
+    table = np.zeros((max(len(rows), values), len(labels)), np.float32)
+    table[: len(rows)] = np.asarray(model.params["embed"]["tokens"])[rows]
+    embed = model.params["embed"] | {"tokens": jnp.asarray(table)}
+    sizes = {"vocab": len(table), "outputs": values}
+    params = model.params | {"embed": embed, "head": {"kernel": jnp.asarray(head)}}
+    return create(dataclasses.replace(model.config, **sizes), params, name=model.name)
 
 
 def from_mingpt(arrays: Arrays, *, heads: int, name: str = "") -> Model:
