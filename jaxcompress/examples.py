@@ -221,14 +221,29 @@ Measure = Callable[[Any, Any, Any], jax.Array]
 
 
 def accuracy(out: Any, batch: Any, whole: Any = None) -> jax.Array:
-    """(batch,) 1 where the answer is right: a measure for `under_gates`."""
+    """(batch,) 1 where the answer is right: a measure for `under_gates`.
+
+    Example:
+      >>> from jaxcompress.types import Output
+      >>> row, logits = jnp.zeros((1, 1), int), jnp.array([[[2.0, 1.0]]])
+      >>> prompts = tasks.Prompts(row, row, row, row[0], row, row + 1)
+      >>> accuracy(Output(logits, {}), prompts).tolist()
+      [1.0]
+    """
     del whole
     rows = jnp.asarray(batch.answer_position)[:, None, None]
     return tasks.accuracy(jnp.take_along_axis(out.logits, rows, axis=1)[:, 0], batch)
 
 
 def similarity(out: Any, batch: Any, whole: Any) -> jax.Array:
-    """(batch,) cosine of mean-pooled embeddings with those of the whole model: a measure."""
+    """(batch,) cosine of mean-pooled embeddings with those of the whole model: a measure.
+
+    Example:
+      >>> from jaxcompress.types import Output
+      >>> out = Output(None, {"resid": jnp.ones((1, 1, 2, 4))})
+      >>> similarity(out, prune.Text(None, jnp.ones((1, 2))), out).tolist()
+      [1.0]
+    """
     real = jnp.asarray(batch.attention_mask)[..., None]
     one, other = ((x.taps["resid"][-1] * real).sum(axis=1) for x in (out, whole))
     sizes = jnp.linalg.norm(one, axis=-1) * jnp.linalg.norm(other, axis=-1)

@@ -49,7 +49,7 @@ def variants(
     Example:
       >>> variants(teacher_profile, student_profile)["alignment"]  # doctest: +SKIP
     """
-    found = dict.fromkeys(VARIANTS, float("nan"))
+    found: dict[str, float] = dict.fromkeys(VARIANTS, float("nan"))
     if factors is not None:
         found["algorithm"] = algorithm(teacher, student, factors)
     if np.shape(teacher.logits)[1:] == np.shape(student.logits)[1:]:

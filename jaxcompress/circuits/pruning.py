@@ -176,10 +176,6 @@ def prune_nodes(
 
     Example:
       >>> circuit = prune_nodes(model, prompts)  # doctest: +SKIP
-      >>> prune_nodes(None, None, keep=80)
-      Traceback (most recent call last):
-      ...
-      ValueError: keep: expected a number in (0, 1], got 80
     """
     if not 0 < keep <= 1:
         raise check.fail("keep", "a number in (0, 1]", keep)

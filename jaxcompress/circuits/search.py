@@ -47,6 +47,7 @@ def find(
       Hanna et al. 2024 (arXiv 2403.17806, section 3: greedy); Conmy et al. 2023 for the threshold.
 
     Example:
+      >>> from jaxcompress.circuits.graph import Graph
       >>> graph = Graph(1, 1, 1, ((1, 1, 8),))
       >>> values = np.zeros(graph.shape)
       >>> values[graph.edge("embed->m0")], values[graph.edge("m0->logits")] = -2.0, 1.0
@@ -94,6 +95,7 @@ def ranked(scores: Scores, *, signed: bool = False) -> np.ndarray:
     """Flat places of all edges (or nodes) that there can be, the most important first.
 
     Example:
+      >>> from jaxcompress.circuits.graph import Graph
       >>> graph = Graph(1, 1, 1, ((1, 1, 8),))
       >>> values = np.array([0.0, -2.0, 3.0])
       >>> ranked(Scores(graph, "node", values, np.ones(1), np.zeros(1)), signed=True).tolist()

@@ -255,11 +255,11 @@ def rows(route: Route) -> list[dict[str, Any]]:
     """
     found = []
     for path, value in route.removed.items():
-        for place in np.ndindex(np.shape(value)[:-1]):
+        for place in np.ndindex(*np.asarray(value).shape[:-1]):
             row = {
                 "path": path,
                 "layer": int(place[0]) if len(place) > 1 else -1,
-                "direction": int(place[-1]),
+                "direction": int(list(place)[-1]),
                 "removed": float(np.mean(value[place])),
                 "kept": float(np.mean(route.kept[path][place])),
             }

@@ -189,7 +189,10 @@ def tables(rows: Rows, found: Mapping[str, Mapping[str, float]]) -> dict[str, Se
     for row in rows:
         if "recovered" in row:
             cells = tuple(
-                (NAMES.get(name, name), *(f"{one[k]:.0%}" for k in ("heads", "layers", "mlps")))
+                (
+                    str(NAMES.get(name, name)),
+                    *(f"{one[k]:.0%}" for k in ("heads", "layers", "mlps")),
+                )
                 for name, one in row["recovered"].items()
             )
             columns = ("similarity", "same head", "same layer", "same MLP")

@@ -14,7 +14,7 @@ from tests import families
 def test_places_are_those_of_the_forward(name):
     config = families.config(name)
     graph = Graph.of(config)
-    assert graph.shape == Edges(config, None).shape == graph.valid.shape
+    assert graph.shape == Edges(config, lambda: None).shape == graph.valid.shape
     for place in np.argwhere(graph.valid):
         assert graph.edge(graph.name(*place)) == tuple(place)
 
