@@ -75,9 +75,10 @@ def well_predicted(
       ValueError: if a family has no such token.
 
     Example:
+      >>> import jax
       >>> class Output:
       ...     def __init__(self, tokens):
-      ...         self.logits = 9.0 * (tokens[..., None] == np.arange(4))
+      ...         self.logits = 9.0 * jax.nn.one_hot(tokens, 4)
       >>> texts = Texts(np.array([[1, 1, 2, 2]]), np.ones((1, 4), bool), [""])
       >>> found = well_predicted(lambda params, tokens: Output(tokens), {}, texts, count=2)
       >>> sorted(found.places.tolist())

@@ -37,8 +37,8 @@ def cross_entropy(
     """Losses of two-way answers, in nats; no sum over the two logits is needed.
 
     Example:
-      >>> cross_entropy(jnp.zeros((1, 2)), jnp.array([1])).round(4).tolist()
-      [0.6931]
+      >>> round(float(cross_entropy(jnp.zeros((1, 2)), jnp.array([1]))[0]), 4)
+      0.6931
     """
     toward = (1 - 2 * label).astype(logits.dtype)
     return jax.nn.softplus(toward * (logits[:, 1] - logits[:, 0]))
@@ -71,7 +71,7 @@ def objective(
       >>> class Out:
       ...     logits = jnp.zeros((6, 2))
       >>> loss = objective(lambda params, x, gates: Out, parity, 6)
-      >>> float(loss(None, jax.random.key(0), {})[0].round(4))
+      >>> round(float(loss(None, jax.random.key(0), {})[0]), 4)
       0.6931
     """
     check.integer("size", size, 1)
@@ -118,8 +118,8 @@ def evaluate(
       >>> class Out:
       ...     logits = jnp.zeros((5, 2))
       >>> measure = evaluate(lambda params, x, gates: Out, parity, 5)
-      >>> measure(None, jax.random.key(0), {})["test_loss"].round(4).tolist()
-      [0.6931]
+      >>> round(float(measure(None, jax.random.key(0), {})["test_loss"][0]), 4)
+      0.6931
     """
     check.integer("size", size, 1)
 
@@ -163,8 +163,8 @@ def score(
     Example:
       >>> parity = data.compositional(4, 1, 2, [[0]])
       >>> ones = jnp.ones((2, 3))
-      >>> score(None, parity, None, ones, jax.random.key(0), task=0, criterion="random",
-      ...       size=5).shape
+      >>> score(lambda params, x, gates: None, parity, None, ones, jax.random.key(0), task=0,
+      ...       criterion="random", size=5).shape
       (2, 3)
 
     Reference: Michaud et al. 2025 (arXiv 2505.15811), section 3 (ablation).

@@ -135,7 +135,7 @@ def group_lasso(params: Any) -> Float[Array, ""]:
     Example:
       >>> part = {"kernel": jnp.ones((1, 1)), "bias": jnp.zeros(1)}
       >>> none = {"kernel": jnp.ones((0, 1, 1)), "bias": jnp.ones((0, 1))}
-      >>> float(group_lasso({"first": part, "hidden": none, "last": part}).round(3))
+      >>> round(float(group_lasso({"first": part, "hidden": none, "last": part})), 3)
       1.414
     """
     return group_norms(params).sum()
@@ -203,8 +203,8 @@ def overlap(sets: Bool[Array, "skill *neurons"]) -> Float[Array, "skill skill"]:
       sets: True where a neuron belongs to the skill.
 
     Example:
-      >>> overlap(jnp.array([[True, True, False], [False, True, True]])).round(2).tolist()
-      [[1.0, 0.33000001311302185], [0.33000001311302185, 1.0]]
+      >>> (6 * overlap(jnp.array([[True, True, False], [False, True, True]]))).round().tolist()
+      [[6.0, 2.0], [2.0, 6.0]]
     """
     flat = jnp.asarray(sets).reshape(len(sets), -1).astype(jnp.float32)
     both, sizes = flat @ flat.T, flat.sum(axis=1)

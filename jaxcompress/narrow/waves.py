@@ -50,8 +50,8 @@ def frequency_norms(matrix: Float[Any, "p feature"]) -> Float[Array, "frequency"
 
     Example:
       >>> wave = np.cos(2 * np.pi * np.arange(5) / 5)[:, None]
-      >>> jnp.floor(frequency_norms(wave) * 2) / 2.tolist()
-      [1.5, 0.0]
+      >>> (frequency_norms(wave) ** 2).round(2).tolist()
+      [2.5, 0.0]
     """
     waves = waves_of(basis(matrix.shape[0]) @ matrix)
     return jnp.sqrt(jnp.sum(waves**2, axis=(1, 2)))
