@@ -94,10 +94,10 @@ def overview(comparison: Mapping[str, Any]) -> Section:
 
     Example:
       >>> models = {"teacher": {"name": "a"}, "student": {"name": "b"}}
-      >>> overview(models | {"tasks": [{"name": "ioi", "fate": {"kept": []}}]}).rows[0][4:]
+      >>> overview(models | {"tasks": [{"name": "ioi", "fate": {"kept": []}}]}).rows[0][5:]
       ('0', 'n/a', 'n/a', 'n/a')
     """
-    columns = ("task", "same answer", "overlap", "against chance")
+    columns = ("task", "same answer", "alignment", "overlap", "against chance")
     fates = ("kept", "merged", "discarded", "brittle")
     rows = []
     for task in require(comparison):
@@ -107,6 +107,7 @@ def overview(comparison: Mapping[str, Any]) -> Section:
             (
                 task["name"],
                 _share(field(task, "behaviour", "agreement")),
+                number(field(task, "alignment", "calibrated", "value")),
                 number(field(task, "alignment", "overlap")),
                 p_value(chance),
                 *(NA if parts is None else count(len(parts)) for parts in counts),

@@ -87,7 +87,9 @@ def _alignment(tasks: list[Any]) -> str:
         rows = [t["alignment"] if null is None else t["alignment"]["nulls"][null] for t in tasks]
         return sum(row[score] for row in rows) / len(rows)
 
-    text = f"The published alignment score is {mean('published'):.2f} on average"
+    text = (
+        f"{_calibrated(tasks)}The published alignment score is {mean('published'):.2f} on average"
+    )
     overlap = (
         "the share of influence on components that correspond one to one and look alike is "
         f"{mean('overlap'):.2f}"
@@ -96,11 +98,22 @@ def _alignment(tasks: list[Any]) -> str:
         if all(null in t["alignment"]["nulls"] for t in tasks):
             other = mean("published", null)
             verdict = ": it says little" if mean("published") - other < 0.1 else ""
-            return (
+            return _calibrated(tasks) + (
                 f"{text}, against {other:.2f} for {phrase}{verdict}; {overlap}, against "
                 f"{mean('overlap', null):.2f}."
             )
-    return f"{text}; {overlap}."
+    return _calibrated(tasks) + f"{text}; {overlap}."
+
+
+def _calibrated(tasks: list[Any]) -> str:
+    found = [t["alignment"].get("calibrated") for t in tasks]
+    if not all(found):
+        return ""
+    value = sum(one["value"] for one in found) / len(found)
+    return (
+        f"{value:.0%} of the teacher's mechanism is found in the student (calibrated alignment: 0 is "
+        "what unrelated models get, 1 the teacher itself). "
+    )
 
 
 def _fates(task: Mapping[str, Any]) -> str:
