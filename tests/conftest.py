@@ -44,6 +44,18 @@ def key() -> jax.Array:
     return jax.random.key(0)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def few_programs():
+    """Forgets compiled programs before their memory maps are too many.
+
+    Each takes a dozen, the kernel gives 65,530, and where no more can be had the compiler crashes.
+    """
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_text().splitlines()) > 15_000:
+        jax.clear_caches()
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item):
     """With JAXCOMPRESS_REQUIRE_DATA=1, a test that asks for the shared data may not be skipped."""

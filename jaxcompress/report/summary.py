@@ -111,8 +111,8 @@ def _calibrated(tasks: list[Any]) -> str:
         return ""
     value = sum(one["value"] for one in found) / len(found)
     return (
-        f"{value:.0%} of the teacher's mechanism is found in the student (calibrated alignment: 0 is "
-        "what unrelated models get, 1 the teacher itself). "
+        f"{value:.0%} of the teacher's mechanism is found in the student (calibrated alignment: 0 "
+        "is what unrelated models get, 1 the teacher itself). "
     )
 
 
