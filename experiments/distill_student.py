@@ -104,7 +104,11 @@ def main() -> None:
         of = [row for row in rows if (row["loss_name"], row["steps"]) == (name, steps)]
         values = [[row[m] for row in of] for m in MEASURES]
         cells.append(
-            (steps, name, *(f"{np.mean(v):.3g} ({min(v):.3g} to {max(v):.3g})" for v in values))
+            (
+                f"{steps}",
+                name,
+                *(f"{np.mean(v):.3g} ({min(v):.3g} to {max(v):.3g})" for v in values),
+            )
         )
     columns = ("steps", "loss", "held-out loss (nats)", "accuracy", "KL to teacher", "alignment")
     found, figures = Section(columns, tuple(cells)), []

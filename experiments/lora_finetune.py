@@ -113,7 +113,9 @@ def main() -> None:
         size = of[0]["trained"]
         # Adam keeps two float32 moments of every number that it trains.
         state = f"{8 * size / 1e3:,.1f}"
-        cells.append((way, rank, f"{size:,}", state, f"{loss:.3g}", f"{right:.2f}", f"{kept:.2f}"))
+        cells.append(
+            (way, f"{rank}", f"{size:,}", state, f"{loss:.3g}", f"{right:.2f}", f"{kept:.2f}")
+        )
     columns = ("trained", "rank", "parameters", "Adam (kB)", "loss (nats)", "accuracy", "others")
     found, figures = Section(columns, tuple(cells)), []
     for y, label in (("accuracy", "held-out accuracy"), ("others", "accuracy on other tasks")):

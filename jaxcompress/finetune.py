@@ -168,7 +168,7 @@ def distilled(
 
     Example:
       >>> model = load("builtin:student")
-      >>> config = DistillConfig(steps=1, batch=2, data=Data(tasks=("months",), count=2))
+      >>> config = DistillConfig(steps=21, batch=2, data=Data(tasks=("months",), count=2))
       >>> distilled(model, model, config, progress=False).config.layers
       2
     """
@@ -250,7 +250,7 @@ def adapted(model: Model, config: LoraConfig, *, progress: bool = True) -> Adapt
       ValueError: as `adapt`.
 
     Example:
-      >>> config = LoraConfig(steps=1, batch=2, data=Data(tasks=("months",), count=2))
+      >>> config = LoraConfig(steps=21, batch=2, data=Data(tasks=("months",), count=2))
       >>> adapter = adapted(load("builtin:student"), config, progress=False)
     """
     adapter = lora.init(

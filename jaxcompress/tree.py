@@ -27,7 +27,7 @@ def stack(trees: Sequence[Any]) -> Any:
     """One tree whose leaves have a new leading axis, from trees of equal structure and shapes.
 
     Example:
-      >>> stack([{"w": jnp.zeros(2)}, {"w": jjnp.ones(2)}])["w"].shape
+      >>> stack([{"w": jnp.zeros(2)}, {"w": jnp.ones(2)}])["w"].shape
       (2, 2)
     """
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)

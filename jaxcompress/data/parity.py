@@ -167,8 +167,8 @@ def zipf(count: int, exponent: float) -> Float[np.ndarray, "task"]:
     The quantization model writes the exponent as alpha + 1.
 
     Example:
-      >>> zipf(3, 1.0).round(3).tolist()
-      [0.545, 0.273, 0.182]
+      >>> (11 * zipf(3, 1.0)).round().tolist()
+      [6.0, 3.0, 2.0]
     """
     check.integer("count", count, 1)
     weights = np.arange(1, count + 1, dtype=float) ** -exponent

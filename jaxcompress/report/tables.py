@@ -14,12 +14,12 @@ from jaxcompress.report.sections import Section
 __all__ = ["compare_table", "table"]
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Rows under a header, the first column to the left and the others to the right.
 
     Args:
       columns: the header; an empty text is an unnamed column.
-      rows: as many cells each; line breaks and control characters in them become spaces.
+      rows: as many cells each, as `str` writes them; line breaks and control characters in them become spaces.
 
     Returns:
       Lines without trailing spaces.
@@ -37,7 +37,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     for i, row in enumerate(rows):
         if len(row) != len(columns):
             raise check.fail(f"rows[{i}]", f"{len(columns)} cells", len(row))
-    cells = [[_clean(cell) for cell in row] for row in [columns, *rows]]
+    cells = [[_clean(str(cell)) for cell in row] for row in [columns, *rows]]
     widths = [max(_width(row[i]) for row in cells) for i in range(len(columns))]
     lines = [_line(cells[0], widths), "  ".join("-" * width for width in widths)]
     lines += [_line(row, widths) for row in cells[1:]]

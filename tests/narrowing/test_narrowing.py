@@ -147,8 +147,8 @@ def test_a_llama_directory_goes_the_same_way(tmp_path):
     code, prose = tmp_path / "code", tmp_path / "prose"
     for folder in (code, prose):
         folder.mkdir()
-        for i in range(30):
-            chosen = [words.split()[(i * 7 + j * j) % (VOCAB - 3)] for j in range(20)]
+        for i in range(60):
+            chosen = np.random.default_rng(i).choice(words.split(), 20)
             (folder / f"{i}.txt").write_text(" ".join(chosen))
     config = Narrowing(
         teacher=str(tmp_path / "llama"), code=str(code), prose=str(prose), context=8, batch=4,
