@@ -19,7 +19,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
     Args:
       columns: the header; an empty text is an unnamed column.
-      rows: as many cells each, as `str` writes them; line breaks and control characters in them become spaces.
+      rows: as many cells each, as `str` writes them; line breaks and control characters in them
+        become spaces.
 
     Returns:
       Lines without trailing spaces.
