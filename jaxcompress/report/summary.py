@@ -87,9 +87,7 @@ def _alignment(tasks: list[Any]) -> str:
         rows = [t["alignment"] if null is None else t["alignment"]["nulls"][null] for t in tasks]
         return sum(row[score] for row in rows) / len(rows)
 
-    text = (
-        f"{_calibrated(tasks)}The published alignment score is {mean('published'):.2f} on average"
-    )
+    text = f"The published alignment score is {mean('published'):.2f} on average"
     overlap = (
         "the share of influence on components that correspond one to one and look alike is "
         f"{mean('overlap'):.2f}"
