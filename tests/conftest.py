@@ -52,7 +52,7 @@ def few_programs():
     """
     yield
     maps = Path("/proc/self/maps")
-    if maps.exists() and len(maps.read_text().splitlines()) > 15_000:
+    if maps.exists() and len(maps.read_text().splitlines()) > 5_000:
         jax.clear_caches()
 
 
