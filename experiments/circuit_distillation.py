@@ -19,15 +19,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcompress import check, files, finetune, io, runs, tasks
+from jaxcompress import check, finetune, io, runs, tasks
 from jaxcompress import config as configs
 from jaxcompress.distill import mapping, mechanisms
 from jaxcompress.judge import Judge
 from jaxcompress.models import Model
 from jaxcompress.report.dots import dots, interval
-from jaxcompress.report.page import experiment_page, figure
+from jaxcompress.report.page import publish
 from jaxcompress.report.sections import Section
-from jaxcompress.report.tables import table
 
 ROOT = Path(__file__).resolve().parents[1]
 WAYS = ("plain", "hidden states", "circuit CKA", "random CKA", "gate gradients")
@@ -134,16 +133,14 @@ def main() -> None:
     found = Section(("added", *MEASURES.values()), tuple(cells))
     png = dots(rows, by="way", measures=MEASURES, control="plain")
     caption = f"{config.seeds} seeds; mean and 95 % interval; dashed: plain distillation."
-    page = experiment_page(
+    told = publish(
+        folder.directory,
         "Distillation that is told to keep the circuit",
-        figures=[figure(png, "What is measured, by what is added", caption)],
+        figures={"ways": (png, "What is measured, by what is added", caption)},
         tables={"Mean over seeds and half its 95 % interval": found},
         config=configs.to_dict(config),
     )
-    files.write_bytes(folder.directory / "ways.png", png)
-    files.write_text(folder.directory / "report.html", page)
-    print(table(found.columns, found.rows))
-    print(f"\nReport: {folder.directory / 'report.html'}")
+    print(told)
 
 
 if __name__ == "__main__":

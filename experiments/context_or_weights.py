@@ -19,15 +19,14 @@ import jax
 import numpy as np
 
 from jaxcompress import config as configs
-from jaxcompress import files, io, prune, runs, tasks
+from jaxcompress import io, prune, runs, tasks
 from jaxcompress.ablate.removal import answered, remaining
 from jaxcompress.models import Gates, Model
 from jaxcompress.report.curves import curves
 from jaxcompress.report.numbers import NA
-from jaxcompress.report.page import experiment_page, figure
+from jaxcompress.report.page import publish
 from jaxcompress.report.readings import falls
 from jaxcompress.report.sections import Section
-from jaxcompress.report.tables import table
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("heads", "neurons")
@@ -132,16 +131,16 @@ def main() -> None:
     found = Section(columns, tuple(cells))
     title = "The share removed at which half of the answers are gone"
     caption = f"Mean over {config.seeds} orders, the range as a band; means stand for what is gone."
-    page = experiment_page(
+    told = publish(
+        folder.directory,
         f"In the context or in the weights of {config.model}?",
-        figures=[figure(png, "Accuracy against the share of heads or neurons removed", caption)],
+        figures={
+            "accuracy": (png, "Accuracy against the share of heads or neurons removed", caption)
+        },
         tables={title: found},
         config=configs.to_dict(config),
     )
-    files.write_bytes(folder.directory / "accuracy.png", png)
-    files.write_text(folder.directory / "report.html", page)
-    print(f"{title}\n{table(found.columns, found.rows)}")
-    print(f"\nReport: {folder.directory / 'report.html'}")
+    print(told)
 
 
 if __name__ == "__main__":

@@ -18,13 +18,12 @@ from typing import Any
 import numpy as np
 
 from jaxcompress import config as configs
-from jaxcompress import files, runs
+from jaxcompress import runs
 from jaxcompress.data.digits import digits
 from jaxcompress.report.curves import curves
 from jaxcompress.report.numbers import NA, quantity
-from jaxcompress.report.page import experiment_page, figure
+from jaxcompress.report.page import publish
 from jaxcompress.report.sections import Section
-from jaxcompress.report.tables import table
 from jaxcompress.train import recovery
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -130,16 +129,14 @@ def main() -> None:
     found = Section(columns, tuple(cells), "Median over seeds [range]; (seeds that reached it).")
     title = f"Training images until {config.target:.0%} of the digits {config.classes} are known"
     caption = "Mean over the seeds that reached the target, with the range as a band."
-    page = experiment_page(
+    told = publish(
+        folder.directory,
         title,
-        figures=[figure(png, "Training images against hidden neurons", caption)],
+        figures={"images": (png, "Training images against hidden neurons", caption)},
         tables={title: found},
         config=configs.to_dict(config),
     )
-    files.write_bytes(folder.directory / "images.png", png)
-    files.write_text(folder.directory / "report.html", page)
-    print(f"{title}\n{table(found.columns, found.rows)}")
-    print(f"\nReport: {folder.directory / 'report.html'}")
+    print(told)
 
 
 if __name__ == "__main__":

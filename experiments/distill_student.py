@@ -15,20 +15,21 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxcompress import align, examples, files, finetune, io, runs, tasks
 from jaxcompress import config as configs
+from jaxcompress import examples, finetune, io, runs, tasks
 from jaxcompress.distill import losses
+from jaxcompress.judge import Judge
 from jaxcompress.models import Model, create
 from jaxcompress.report.curves import curves
-from jaxcompress.report.page import experiment_page, figure
+from jaxcompress.report.page import publish
 from jaxcompress.report.sections import Section
-from jaxcompress.report.tables import table
 
 ROOT = Path(__file__).resolve().parents[1]
 MEASURES = ("loss", "accuracy", "kl", "alignment")
@@ -44,7 +45,8 @@ class Config:
       losses: names that `jaxcompress distill` knows.
       steps: updates; every student is trained anew for each of them, with its own schedule.
       distill: how; its loss and steps are set to each in turn.
-      align_count: prompts of each task on which alignment is measured.
+      unrelated: a model that shares only the tasks with the teacher: alignment 0; "" for none.
+      count: prompts of each task on which accuracy and alignment are measured.
       seeds: repeats with other weights and prompts.
       run: run folder.
     """
@@ -54,7 +56,8 @@ class Config:
     losses: tuple[str, ...] = ("forward_kl", "reverse_kl", "jsd", "cross_entropy")
     steps: tuple[int, ...] = (100, 400)
     distill: finetune.DistillConfig = dataclasses.field(default_factory=finetune.DistillConfig)
-    align_count: int = 32
+    unrelated: str = "builtin:from-scratch"
+    count: int = 32
     seeds: int = 2
     run: str = "runs/distill_student"
 
@@ -63,33 +66,35 @@ def run(config: Config, progress: bool = True) -> list[dict[str, Any]]:
     """One row for each loss, number of steps and seed."""
     teacher, rows = io.load(config.teacher), []
     shape = dataclasses.replace(teacher.config, layers=config.layers)
-    for seed, steps, loss in itertools.product(range(config.seeds), config.steps, config.losses):
+    unrelated = {"other": io.load(config.unrelated)} if config.unrelated else None
+    for seed in range(config.seeds):
         data = dataclasses.replace(config.distill.data, seed=seed)
-        how = dataclasses.replace(config.distill, loss=loss, steps=steps, seed=seed, data=data)
+        key = jax.random.key(1000 + seed)
+        prompts = [tasks.get(name, teacher.tokenizer, config.count, key) for name in data.tasks]
+        judge = Judge(teacher, {"accuracy": prompts}, "accuracy", unrelated)
         fresh = create(shape, key=jax.random.key(seed), tokenizer=teacher.tokenizer)
-        student = finetune.distilled(teacher, fresh, how, progress=progress)
-        row = {"loss_name": loss, "steps": steps, "seed": seed}
-        rows.append(row | judged(teacher, student, data, config.align_count))
+        for steps, loss in itertools.product(config.steps, config.losses):
+            how = dataclasses.replace(config.distill, loss=loss, steps=steps, seed=seed, data=data)
+            student = finetune.distilled(teacher, fresh, how, progress=progress)
+            row = {"loss_name": loss, "steps": steps, "seed": seed}
+            row |= {"loss": examples.judged(student, data)["loss"]}
+            rows.append(row | judge(student) | {"kl": divergence(teacher, student, prompts)})
     return rows
 
 
-def judged(teacher: Model, student: Model, data: examples.Data, count: int) -> dict[str, float]:
-    """Held-out loss and accuracy, nats between teacher and student at the answer, alignment."""
-    key, found = jax.random.key(1000 + data.seed), []
-    for name in data.tasks:
-        prompts = tasks.get(name, teacher.tokenizer, count, key)
+def divergence(teacher: Model, student: Model, prompts: Sequence[tasks.Prompts]) -> float:
+    """Nats between teacher and student at the answer, mean over tasks."""
+    found = []
+    for one in prompts:
         said, wanted = (
             model.apply(
-                model.params, prompts.tokens, attention_mask=prompts.attention_mask,
-                answer_position=prompts.answer_position,
+                model.params, one.tokens, attention_mask=one.attention_mask,
+                answer_position=one.answer_position,
             ).logits
             for model in (student, teacher)
         )  # fmt: skip
-        kl, _ = losses.forward_kl(said, wanted)
-        score = align.score(teacher, student, prompts, samples=1, progress=False).overlap
-        found.append((float(kl), score))
-    kl, score = np.mean(found, axis=0).tolist()
-    return examples.judged(student, data) | {"kl": kl, "alignment": score}
+        found.append(float(losses.forward_kl(said, wanted)[0]))
+    return float(np.mean(found))
 
 
 def main() -> None:
@@ -110,26 +115,28 @@ def main() -> None:
                 *(f"{np.mean(v):.3g} ({min(v):.3g} to {max(v):.3g})" for v in values),
             )
         )
-    columns = ("steps", "loss", "held-out loss (nats)", "accuracy", "KL to teacher", "alignment")
-    found, figures = Section(columns, tuple(cells)), []
+    columns = ("updates", "loss", "held-out loss (nats)", "accuracy", "KL to teacher", "alignment")
     labels = ("held-out loss (nats)", "accuracy", "KL to teacher (nats)", "alignment")
-    for measure, label in zip(MEASURES, labels, strict=True):
-        png = curves(
-            rows, x="steps", y=measure, by="loss_name", control="cross_entropy",
-            xlabel="updates", ylabel=label,
-        )  # fmt: skip
-        files.write_bytes(folder.directory / f"{measure}.png", png)
-        caption = f"Mean over {config.seeds} seeds, with the range as a band."
-        figures.append(figure(png, f"{label} by loss", caption))
-    page = experiment_page(
+    caption = f"Mean over {config.seeds} seeds, with the range as a band."
+    figures = {
+        measure: (
+            curves(
+                rows, x="steps", y=measure, by="loss_name", control="cross_entropy",
+                xlabel="updates", ylabel=label,
+            ),
+            f"{label} by loss",
+            caption,
+        )
+        for measure, label in zip(MEASURES, labels, strict=True)
+    }  # fmt: skip
+    told = publish(
+        folder.directory,
         f"Students of {config.teacher}, by loss, at equal tokens",
         figures=figures,
-        tables={"Means over seeds, with the range": found},
+        tables={"Means over seeds, with the range": Section(columns, tuple(cells))},
         config=configs.to_dict(config),
     )
-    files.write_text(folder.directory / "report.html", page)
-    print(table(found.columns, found.rows))
-    print(f"\nReport: {folder.directory / 'report.html'}")
+    print(told)
 
 
 if __name__ == "__main__":

@@ -19,15 +19,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcompress import circuits, files, finetune, io, measure, prune, runs, tasks
+from jaxcompress import circuits, finetune, io, measure, prune, runs, tasks
 from jaxcompress import config as configs
 from jaxcompress.compress import PruneConfig, prune_gates
 from jaxcompress.judge import Judge
 from jaxcompress.models import Model
-from jaxcompress.report.page import experiment_page, figure
+from jaxcompress.report.page import publish
 from jaxcompress.report.scatter import scatter
 from jaxcompress.report.sections import Section
-from jaxcompress.report.tables import table
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = {
@@ -134,16 +133,14 @@ def main() -> None:
         measures={key: COLUMNS[key][0] for key in ("accuracy", "edges", "shared", "alignment")},
     )  # fmt: skip
     what = f"Circuits by EAP-IG at {config.faithfulness:.0%} faithfulness, mean over tasks."
-    page = experiment_page(
+    told = publish(
+        folder.directory,
         f"Cost and explanation of {config.teacher} and its descendants",
-        figures=[figure(png, "Measures by parameters", what)],
+        figures={"frontier": (png, "Measures by parameters", what)},
         tables={"All models": found},
         config=configs.to_dict(config),
     )
-    files.write_bytes(folder.directory / "frontier.png", png)
-    files.write_text(folder.directory / "report.html", page)
-    print(table(found.columns, found.rows))
-    print(f"\nReport: {folder.directory / 'report.html'}")
+    print(told)
 
 
 if __name__ == "__main__":

@@ -20,13 +20,12 @@ import jax
 import numpy as np
 
 from jaxcompress import config as configs
-from jaxcompress import files, runs
+from jaxcompress import runs
 from jaxcompress.data import modular
 from jaxcompress.narrow import grokking
 from jaxcompress.narrow.reading import reading
 from jaxcompress.report import addition, addition_tables, lines
-from jaxcompress.report.page import experiment_page, figure
-from jaxcompress.report.tables import table
+from jaxcompress.report.page import publish
 from jaxcompress.train.addition import Addition, Trained, train_addition
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -121,18 +120,14 @@ def main() -> None:
         "The network": addition_tables.progress(trained.history["step"], found),
         "Steps until test loss < 0.1": cells,
     }
-    page = experiment_page(
+    told = publish(
+        folder.directory,
         f"Grokking: addition modulo {p}",
-        figures=[figure(pngs[name], name, caption) for name, caption in CAPTIONS.items()],
+        figures={name: (pngs[name], name, caption) for name, caption in CAPTIONS.items()},
         tables=tables,
         config=configs.to_dict(config),
     )
-    for name, png in pngs.items():
-        files.write_bytes(folder.directory / f"{name}.png", png)
-    files.write_text(folder.directory / "report.html", page)
-    for title, section in tables.items():
-        print(f"\n{title}\n{table(section.columns, section.rows)}")
-    print(f"\nReport: {folder.directory / 'report.html'}")
+    print(told)
 
 
 if __name__ == "__main__":

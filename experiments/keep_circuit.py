@@ -20,13 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcompress import config as configs
-from jaxcompress import examples, files, io, prune, runs
+from jaxcompress import examples, io, prune, runs
 from jaxcompress.compress import PruneConfig, circuit_heads, protect
 from jaxcompress.models import Gates
 from jaxcompress.report.curves import curves
-from jaxcompress.report.page import experiment_page, figure
+from jaxcompress.report.page import publish
 from jaxcompress.report.sections import Section
-from jaxcompress.report.tables import table
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT, OTHERS = "protected task", "other tasks"
@@ -107,19 +106,17 @@ def main() -> None:
     sizes = [(t, ", ".join(str(n) for (u, _), n in counts.items() if u == t)) for t, _ in counts]
     sizes = list(dict.fromkeys(sizes))
     caption = f"Mean over {config.seeds} draws of prompts, with the range as a band."
-    page = experiment_page(
+    told = publish(
+        folder.directory,
         f"Pruning {config.model} with and without protecting a circuit",
-        figures=[figure(png, "Accuracy by share of heads removed", caption)],
+        figures={"curves": (png, "Accuracy by share of heads removed", caption)},
         tables={
             "Accuracy, mean over shares": found,
             "Heads in the circuit, by seed": Section(("task", "heads"), tuple(sizes)),
         },
         config=configs.to_dict(config),
     )
-    files.write_bytes(folder.directory / "curves.png", png)
-    files.write_text(folder.directory / "report.html", page)
-    print(table(found.columns, found.rows))
-    print(f"\nReport: {folder.directory / 'report.html'}")
+    print(told)
 
 
 if __name__ == "__main__":

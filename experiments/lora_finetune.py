@@ -21,12 +21,11 @@ import jax
 import numpy as np
 
 from jaxcompress import config as configs
-from jaxcompress import examples, files, finetune, io, lora, prune, runs
+from jaxcompress import examples, finetune, io, lora, prune, runs
 from jaxcompress.models import Model
 from jaxcompress.report.curves import curves
-from jaxcompress.report.page import experiment_page, figure
+from jaxcompress.report.page import publish
 from jaxcompress.report.sections import Section
-from jaxcompress.report.tables import table
 
 ROOT = Path(__file__).resolve().parents[1]
 EVERYTHING = "all parameters"
@@ -117,22 +116,27 @@ def main() -> None:
             (way, f"{rank}", f"{size:,}", state, f"{loss:.3g}", f"{right:.2f}", f"{kept:.2f}")
         )
     columns = ("trained", "rank", "parameters", "Adam (kB)", "loss (nats)", "accuracy", "others")
-    found, figures = Section(columns, tuple(cells)), []
-    for y, label in (("accuracy", "held-out accuracy"), ("others", "accuracy on other tasks")):
-        png = curves(
-            rows, x="rank", y=y, by="way", control=EVERYTHING, xlabel="rank (0: before)",
-            ylabel=label,
-        )  # fmt: skip
-        files.write_bytes(folder.directory / f"{y}.png", png)
-        caption = f"Mean over {config.seeds} seeds, with the range as a band."
-        figures.append(figure(png, f"{label} by adapter and rank", caption))
-    title = f"Teaching {config.model} {', '.join(config.lora.data.tasks)}"
-    page = experiment_page(
-        title, figures=figures, tables={"Means": found}, config=configs.to_dict(config)
+    labels = {"accuracy": "held-out accuracy", "others": "accuracy on other tasks"}
+    caption = f"Mean over {config.seeds} seeds, with the range as a band."
+    figures = {
+        y: (
+            curves(
+                rows, x="rank", y=y, by="way", control=EVERYTHING, xlabel="rank (0: before)",
+                ylabel=label,
+            ),
+            f"{label} by adapter and rank",
+            caption,
+        )
+        for y, label in labels.items()
+    }  # fmt: skip
+    told = publish(
+        folder.directory,
+        f"Teaching {config.model} {', '.join(config.lora.data.tasks)}",
+        figures=figures,
+        tables={"Means": Section(columns, tuple(cells))},
+        config=configs.to_dict(config),
     )
-    files.write_text(folder.directory / "report.html", page)
-    print(table(found.columns, found.rows))
-    print(f"\nReport: {folder.directory / 'report.html'}")
+    print(told)
 
 
 if __name__ == "__main__":

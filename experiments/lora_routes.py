@@ -18,16 +18,15 @@ import jax
 import numpy as np
 
 from jaxcompress import config as configs
-from jaxcompress import files, io, lora, runs, tasks, train
+from jaxcompress import io, lora, runs, tasks, train
 from jaxcompress.data.language import evaluation, held_out
 from jaxcompress.distill import losses
 from jaxcompress.lora import directions
 from jaxcompress.lora.trace import measure
 from jaxcompress.models import Model
 from jaxcompress.report.curves import curves
-from jaxcompress.report.page import experiment_page, figure
+from jaxcompress.report.page import publish
 from jaxcompress.report.routes import carried_table, route_map, strongest_directions
-from jaxcompress.report.tables import table
 
 ROOT, ENOUGH = Path(__file__).resolve().parents[1], 0.9  # of the behaviour
 
@@ -132,18 +131,17 @@ def main() -> None:
     route = route_map(model, routes[0], prompts(model, config, 0)[0])
     found = carried_table(rows, enough=ENOUGH)
     smallest = f"Least share of the adapter that carries {ENOUGH:.0%} of what it changes"
-    page = experiment_page(
+    told = publish(
+        folder.directory,
         f"Where the rule 'go on by two' runs in {config.model}",
-        figures=[figure(png, "Logit difference carried", "Mean over adapters, range as a band."),
-                 figure(route, "Where the route of the first adapter runs")],
+        figures={
+            "carried": (png, "Logit difference carried", "Mean over adapters, range as a band."),
+            "route": (route, "Where the route of the first adapter runs", ""),
+        },
         tables={smallest: found, "Strongest directions": strongest_directions(model, routes[0])},
         config=configs.to_dict(config),
-    )  # fmt: skip
-    for name, image in (("carried.png", png), ("route.png", route)):
-        files.write_bytes(folder.directory / name, image)
-    files.write_text(folder.directory / "report.html", page)
-    print(f"{smallest}\n{table(found.columns, found.rows)}\n")
-    print(f"Report: {folder.directory / 'report.html'}")
+    )
+    print(told)
 
 
 if __name__ == "__main__":

@@ -20,14 +20,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcompress import align, examples, files, finetune, io, measure, prune, runs, tasks
 from jaxcompress import config as configs
+from jaxcompress import examples, finetune, io, measure, prune, runs, tasks
 from jaxcompress.compress import PruneConfig, prune_gates
+from jaxcompress.judge import Judge
 from jaxcompress.models import Model, create
 from jaxcompress.report.curves import curves
-from jaxcompress.report.page import experiment_page, figure
+from jaxcompress.report.page import publish
 from jaxcompress.report.sections import Section
-from jaxcompress.report.tables import table
 
 ROOT = Path(__file__).resolve().parents[1]
 WAYS = ("pruned", "pruned and recovered", "from scratch")
@@ -43,7 +43,8 @@ class Config:
       prune: how; its sparsity is set to each share in turn.
       recover: how the pruned model is distilled; the model from scratch has the same steps.
       scratch_rate: highest learning rate from scratch.
-      align_count: prompts of each task on which alignment is measured.
+      unrelated: a model that shares only the tasks with it: alignment 0; "" for none.
+      count: prompts of each task on which accuracy and alignment are measured.
       seeds: repeats with other prompts, batches and random weights.
       run: run folder.
     """
@@ -53,7 +54,8 @@ class Config:
     prune: PruneConfig = dataclasses.field(default_factory=PruneConfig)
     recover: finetune.DistillConfig = dataclasses.field(default_factory=finetune.DistillConfig)
     scratch_rate: float = 3e-3
-    align_count: int = 32
+    unrelated: str = "builtin:from-scratch"
+    count: int = 32
     seeds: int = 2
     run: str = "runs/prune_and_recover"
 
@@ -63,7 +65,14 @@ def run(config: Config, progress: bool = True) -> list[dict[str, Any]]:
     whole, rows = io.load(config.model), []
     for seed in range(config.seeds):
         data = dataclasses.replace(config.recover.data, seed=seed)
-        judge = functools.partial(judged, whole, data, config.align_count)
+        prompts = [
+            tasks.get(name, whole.tokenizer, config.count, jax.random.key(1000 + seed))
+            for name in data.tasks
+        ]
+        unrelated = {"other": io.load(config.unrelated)} if config.unrelated else None
+        judge = functools.partial(
+            judged, Judge(whole, {"accuracy": prompts}, "accuracy", unrelated), data
+        )
         first = {"share": 0.0, "seed": seed} | judge(whole)
         rows += [first | {"way": way} for way in WAYS]
         for share in config.shares:
@@ -90,21 +99,12 @@ def compressed(
     return list(zip(WAYS, (small, *trained), strict=True))
 
 
-def judged(whole: Model, data: examples.Data, count: int, model: Model) -> dict[str, float]:
-    """Loss, accuracy, latency and alignment of a model."""
-    key = jax.random.key(1000 + data.seed)
-    scores = [
-        align.score(
-            whole, model, tasks.get(name, whole.tokenizer, count, key), samples=1, progress=False
-        ).overlap
-        for name in data.tasks
-    ]
+def judged(judge: Judge, data: examples.Data, model: Model) -> dict[str, float]:
+    """Loss, accuracy, alignment, size and latency of a model."""
     spent = measure.cost(model, batch=16, length=min(32, model.config.context))
-    return examples.judged(model, data) | {
-        "parameters": prune.parameters(model.config),
-        "milliseconds": 1e3 * spent.latency_seconds,
-        "alignment": float(np.mean(scores)),
-    }
+    found = judge(model) | {"loss": examples.judged(model, data)["loss"]}
+    ms = 1e3 * spent.latency_seconds
+    return found | {"parameters": prune.parameters(model.config), "milliseconds": ms}
 
 
 def main() -> None:
@@ -121,22 +121,27 @@ def main() -> None:
         means = [np.mean([row[name] for row in of]) for name in measures]
         cells.append((f"{share:.0%}", way, f"{means[0]:,.0f}", *(f"{m:.3g}" for m in means[1:])))
     columns = ("removed", "way", "parameters", "loss (nats)", "accuracy", "ms", "alignment")
-    found, figures = Section(columns, tuple(cells)), []
-    for y, label in (("loss", "held-out loss (nats)"), ("alignment", "alignment with the whole")):
-        png = curves(
-            rows, x="share", y=y, by="way", control="from scratch",
-            xlabel="share of heads and neurons removed", ylabel=label,
-        )  # fmt: skip
-        files.write_bytes(folder.directory / f"{y}.png", png)
-        caption = f"Mean over {config.seeds} seeds, with the range as a band."
-        figures.append(figure(png, f"{label} against the share removed", caption))
-    title = f"{config.model}, pruned, recovered, and trained from scratch"
-    page = experiment_page(
-        title, figures=figures, tables={"Means": found}, config=configs.to_dict(config)
+    labels = {"loss": "held-out loss (nats)", "alignment": "alignment with the whole model"}
+    caption = f"Mean over {config.seeds} seeds, with the range as a band."
+    figures = {
+        y: (
+            curves(
+                rows, x="share", y=y, by="way", control="from scratch",
+                xlabel="share of heads and neurons removed", ylabel=label,
+            ),
+            f"{label} against the share removed",
+            caption,
+        )
+        for y, label in labels.items()
+    }  # fmt: skip
+    told = publish(
+        folder.directory,
+        f"{config.model}, pruned, recovered, and trained from scratch",
+        figures=figures,
+        tables={"Means": Section(columns, tuple(cells))},
+        config=configs.to_dict(config),
     )
-    files.write_text(folder.directory / "report.html", page)
-    print(table(found.columns, found.rows))
-    print(f"\nReport: {folder.directory / 'report.html'}")
+    print(told)
 
 
 if __name__ == "__main__":

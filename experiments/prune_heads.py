@@ -22,12 +22,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcompress import config as configs
-from jaxcompress import examples, files, io, prune, runs
+from jaxcompress import examples, io, prune, runs
 from jaxcompress.models import Gates, Model
 from jaxcompress.report.curves import curves
-from jaxcompress.report.page import experiment_page, figure
+from jaxcompress.report.page import publish
 from jaxcompress.report.sections import Section
-from jaxcompress.report.tables import table
 
 ROOT = Path(__file__).resolve().parents[1]
 FREE = 0.01  # accuracy or similarity that may be lost for free; of a loss, the share it may rise by
@@ -134,16 +133,14 @@ def main() -> None:
     found = Section(("criterion", *names), tuple(cells))
     heading = f"Share of heads that costs at most {FREE:.0%} of {what}"
     caption = f"Mean over {config.seeds} draws of the data, with the range as a band."
-    page = experiment_page(
+    told = publish(
+        folder.directory,
         f"Heads of {config.model} that can go for free",
-        figures=[figure(png, f"{what} by share of heads removed", caption)],
+        figures={"curves": (png, f"{what} by share of heads removed", caption)},
         tables={heading: found},
         config=configs.to_dict(config),
     )
-    files.write_bytes(folder.directory / "curves.png", png)
-    files.write_text(folder.directory / "report.html", page)
-    print(f"{heading}\n{table(found.columns, found.rows)}")
-    print(f"\nReport: {folder.directory / 'report.html'}")
+    print(told)
 
 
 if __name__ == "__main__":

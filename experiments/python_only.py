@@ -19,13 +19,12 @@ from typing import Any
 import numpy as np
 
 from jaxcompress import config as configs
-from jaxcompress import files, runs
+from jaxcompress import runs
 from jaxcompress.narrowing import Narrowing, Network, narrow, read
 from jaxcompress.report.curves import curves
 from jaxcompress.report.numbers import spread
-from jaxcompress.report.page import experiment_page, figure
+from jaxcompress.report.page import publish
 from jaxcompress.report.sections import Section
-from jaxcompress.report.tables import table
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -126,24 +125,19 @@ def main() -> None:
     rows, corpus = run(config)
     for row in rows:
         runs.log(folder, **row)
-    found = summary(rows)
-    drawn = {"frontier": frontier(rows), "course": course(rows)}
     seeds = f"{config.narrowing.seeds} seed(s), the range as a band; one general model."
-    page = experiment_page(
+    told = publish(
+        folder.directory,
         "A Python-only model out of a general one",
+        figures={
+            "frontier": (frontier(rows), "Loss against size", f"At the end of training; {seeds}"),
+            "course": (course(rows), "Loss against tokens", f"By shares removed; {seeds}"),
+        },
+        tables={"Models at equal tokens of code": summary(rows)},
         summary=[corpus],
-        figures=[
-            figure(drawn["frontier"], "Loss against size", f"At the end of training; {seeds}"),
-            figure(drawn["course"], "Loss against tokens", f"By shares removed; {seeds}"),
-        ],
-        tables={"Models at equal tokens of code": found},
         config=configs.to_dict(config),
     )
-    for name, png in drawn.items():
-        files.write_bytes(folder.directory / f"{name}.png", png)
-    files.write_text(folder.directory / "report.html", page)
-    print(f"{corpus}\n\n{table(found.columns, found.rows)}")
-    print(f"\nReport: {folder.directory / 'report.html'}")
+    print(f"{corpus}\n\n{told}")
 
 
 if __name__ == "__main__":

@@ -20,15 +20,14 @@ import jax
 import numpy as np
 
 from jaxcompress import config as configs
-from jaxcompress import files, io, runs
+from jaxcompress import io, runs
 from jaxcompress.models import Model, create
 from jaxcompress.narrow import clustering, contexts, quanta
 from jaxcompress.narrow import texts as sources
 from jaxcompress.narrow.contexts import Contexts
 from jaxcompress.report.blocks import blocks
-from jaxcompress.report.page import Passage, experiment_page, figure
+from jaxcompress.report.page import Passage, publish
 from jaxcompress.report.sections import Section
-from jaxcompress.report.tables import table
 
 ROOT = Path(__file__).resolve().parents[1]
 SCORES = ("purity", "adjusted_rand")
@@ -133,17 +132,17 @@ def main() -> None:
         for row in rows if known
     )  # fmt: skip
     found = Section(columns, cells, "Of clusters against task families; 0 is chance for the index.")
-    page = experiment_page(
+    told = publish(
+        folder.directory,
         f"Quanta of {config.model}",
-        figures=[figure(png, "similarity of gradients", "Tokens ordered by family or cluster.")],
+        figures={
+            "similarity": (png, "similarity of gradients", "Tokens ordered by family or cluster.")
+        },
         tables={"Clusters and task families": found},
         passages=passages(config, model, chosen, labels),
         config=configs.to_dict(config),
     )
-    files.write_bytes(folder.directory / "similarity.png", png)
-    files.write_text(folder.directory / "report.html", page)
-    print(table(found.columns, found.rows))
-    print(f"\nReport: {folder.directory / 'report.html'}")
+    print(told)
 
 
 if __name__ == "__main__":

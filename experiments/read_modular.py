@@ -18,15 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from jaxcompress import check, files, io, runs
+from jaxcompress import check, io, runs
 from jaxcompress import config as configs
 from jaxcompress.data import modular
 from jaxcompress.models import Model
 from jaxcompress.narrow import symmetry
 from jaxcompress.narrow.reading import reading
 from jaxcompress.report import addition, addition_tables, lines
-from jaxcompress.report.page import experiment_page, figure
-from jaxcompress.report.tables import table
+from jaxcompress.report.page import publish
 from jaxcompress.train.addition import Addition, train_addition
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -126,16 +125,14 @@ def main() -> None:
         "right": "The right answer's logit. Where it varies with the distance only, it is a pizza.",
     }
     tables = addition_tables.readings(rows)
-    figures = [figure(pngs[name], name, caption) for name, caption in captions.items()]
-    page = experiment_page(
-        "How trained networks add", figures=figures, tables=tables, config=configs.to_dict(config)
+    told = publish(
+        folder.directory,
+        "How trained networks add",
+        figures={name: (pngs[name], name, caption) for name, caption in captions.items()},
+        tables=tables,
+        config=configs.to_dict(config),
     )
-    for name, png in pngs.items():
-        files.write_bytes(folder.directory / f"{name}.png", png)
-    files.write_text(folder.directory / "report.html", page)
-    for section in tables.values():
-        print(table(section.columns, section.rows), end="\n\n")
-    print(f"Report: {folder.directory / 'report.html'}")
+    print(told)
 
 
 if __name__ == "__main__":

@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from jaxcompress import config as configs
-from jaxcompress import files, runs
+from jaxcompress import runs
 from jaxcompress.narrowing import Narrowing, narrow, read, relearn
 from jaxcompress.report.curves import curves
 from jaxcompress.report.numbers import spread
-from jaxcompress.report.page import experiment_page, figure
+from jaxcompress.report.page import publish
 from jaxcompress.report.sections import Section
-from jaxcompress.report.tables import table
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -102,16 +101,14 @@ def main() -> None:
     )  # fmt: skip
     found = summary(rows)
     caption = f"{config.narrowing.seeds} seed(s), the range as a band; at each row's best rate."
-    page = experiment_page(
+    told = publish(
+        folder.directory,
         "How fast what was unlearned comes back",
-        figures=[figure(png, "Loss on prose and code against tokens of prose", caption)],
+        figures={"relearning": (png, "Loss on prose and code against tokens of prose", caption)},
         tables={"Before and after learning prose": found},
         config=configs.to_dict(config),
     )
-    files.write_bytes(folder.directory / "relearning.png", png)
-    files.write_text(folder.directory / "report.html", page)
-    print(table(found.columns, found.rows))
-    print(f"\nReport: {folder.directory / 'report.html'}")
+    print(told)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ from jaxcompress.align.measured import Profile
 
 __all__ = ["Calibrated", "calibrated", "mean_of"]
 
+MATCHINGS = 200  # random ones, of which the null is the mean
+
 
 @dataclasses.dataclass(frozen=True)
 class Calibrated:
@@ -75,7 +77,7 @@ def calibrated(
       unrelated: models that share nothing with the teacher but the task: from scratch, other
         seeds, untrained. The more alike they are, the more likeness is needed to count.
       across: whether a head may stand for an MLP.
-      samples: bootstrap samples, and random matchings up to 200.
+      samples: bootstrap samples.
       seed: of these.
 
     Returns:
@@ -90,7 +92,7 @@ def calibrated(
     check.integer("samples", samples, 1)
     rng = np.random.default_rng(seed)
     raw, plan, similarity = _raw(teacher, student, across)
-    nulls = {"random_matching": _at_random(similarity, teacher, student, rng, min(samples, 200))}
+    nulls = {"random_matching": _at_random(similarity, teacher, student, rng, MATCHINGS)}
     for name, other in (unrelated or {}).items():
         nulls[name] = _raw(teacher, other, across)[0]
     null = max(nulls.values())

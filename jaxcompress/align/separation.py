@@ -30,7 +30,6 @@ def variants(
     student: Profile,
     *,
     factors: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None,
-    samples: int = 100,
 ) -> dict[str, float]:
     """Every score of a pair by name, NaN where it is not defined.
 
@@ -44,7 +43,6 @@ def variants(
       teacher: of prompts that the student was measured on too, else only `algorithm` is defined.
       student: the other profile.
       factors: labels for both, see `algorithm`.
-      samples: random matchings.
 
     Example:
       >>> variants(teacher_profile, student_profile)["alignment"]  # doctest: +SKIP
@@ -55,7 +53,7 @@ def variants(
     if np.shape(teacher.logits)[1:] == np.shape(student.logits)[1:]:
         ours = align_profiles(teacher, student, samples=1)
         found |= {name: getattr(ours, name) for name in PUBLISHED}
-        one = calibrated(teacher, student, samples=samples)
+        one = calibrated(teacher, student, samples=1)
         found |= one.variants | {"alignment": one.value}
     found["mechanism"] = float(np.nanmax([found["alignment"], found["algorithm"]]))
     return found

@@ -73,6 +73,7 @@ def publish(
     figures: Mapping[str, tuple[bytes, str, str]],
     tables: Mapping[str, Section],
     summary: Sequence[str] = (),
+    passages: Mapping[str, Sequence[Passage]] | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> str:
     """Writes the figures as PNG files and the page as `report.html`.
@@ -83,6 +84,7 @@ def publish(
       figures: by file name without ending: PNG, what it shows, caption.
       tables: by heading.
       summary: sentences that answer the question.
+      passages: see `experiment_page`.
       config: settings of the run, for the footer.
 
     Returns:
@@ -100,7 +102,9 @@ def publish(
     for name, (png, alt, caption) in figures.items():
         files.write_bytes(directory / f"{name}.png", png)
         drawn.append(figure(png, alt, caption))
-    page = experiment_page(title, summary=summary, figures=drawn, tables=tables, config=config)
+    page = experiment_page(
+        title, summary=summary, figures=drawn, tables=tables, passages=passages, config=config
+    )
     files.write_text(directory / "report.html", page)
     blocks = [f"{name}\n{table(one.columns, one.rows)}\n{one.note}" for name, one in tables.items()]
     return "\n\n".join([*map(str.rstrip, blocks), f"Report: {directory / 'report.html'}"])
