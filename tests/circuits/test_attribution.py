@@ -12,8 +12,8 @@ import pytest
 from jaxcompress import ablate
 from jaxcompress.circuits import Graph, attribute
 from jaxcompress.circuits.attribution import METHODS
-from jaxcompress.models import Edits, Gates
-from jaxcompress.tasks import logit_difference
+from jaxcompress.models import Edits, Gates, ModelConfig, create
+from jaxcompress.tasks import Prompts, logit_difference
 from tests.circuits import examples
 
 
@@ -133,3 +133,18 @@ def test_kl_and_means():
 def test_bad_input(options, message):
     with pytest.raises(ValueError, match=message):
         attribute(examples.gpt2(), examples.prompts(), **options)
+
+
+def test_many_receivers_and_positions_together_are_those_of_prompts_one_by_one():
+    """36 receivers of 128 rows: a vmap over this many was compiled into something else."""
+    config = ModelConfig(
+        family="gpt2", layers=1, heads=12, kv_heads=12, head_dim=4, width=48, neurons=16, vocab=50,
+        context=32,
+    )  # fmt: skip
+    model = create(config, key=jax.random.key(0))
+    rng = np.random.default_rng(0)
+    tokens, corrupted = rng.integers(0, 50, (2, 4, 32))
+    ones, last = np.ones((4, 32), int), np.full(4, 31)
+    prompts = Prompts(tokens, corrupted, ones, last, *rng.integers(0, 50, (2, 4, 1)))
+    found = [attribute(model, prompts, method="eap", batch=batch).values for batch in (4, 1)]
+    np.testing.assert_allclose(*found, atol=1e-5 * np.abs(found[1]).max())
