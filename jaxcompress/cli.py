@@ -16,7 +16,7 @@ import tyro
 from jaxcompress import ablate as ablation
 from jaxcompress import check, files, tasks
 from jaxcompress import config as configs
-from jaxcompress.compare import CompareConfig, unmet
+from jaxcompress.compare import CompareConfig
 from jaxcompress.compare import compare as compare_models
 from jaxcompress.compress import PruneConfig, prune_model
 from jaxcompress.finetune import DistillConfig, LoraConfig, adapt, distil

@@ -14,16 +14,24 @@ import numpy as np
 
 from jaxcompress import check, files, runs, tasks
 from jaxcompress.ablate.forward import run as forward
-from jaxcompress.align import Profile, align_profiles, fate, mean_of, profile, robustness
+from jaxcompress.align import (
+    Profile,
+    align_profiles,
+    fate,
+    jobs,
+    mean_of,
+    profile,
+    redundancy,
+    robustness,
+)
 from jaxcompress.config import to_dict
 from jaxcompress.io.huggingface import load
 from jaxcompress.measure import cost
 from jaxcompress.models import Model, create
 from jaxcompress.report.html import compare_page
-from jaxcompress.report.sections import field
 from jaxcompress.report.summary import summarise
 
-__all__ = ["CompareConfig", "compare", "measure_pair", "unmet"]
+__all__ = ["CompareConfig", "compare", "measure_pair"]
 
 DEFAULT_TASKS = ("numerals", "number_words", "months", "ioi", "greater_than", "induction")
 
@@ -148,7 +156,8 @@ def _task(
     progress: bool | None,
 ) -> dict[str, Any]:
     """One task: behaviour, dependence, alignment and fate of the components."""
-    options: dict[str, Any] = {"replacement": config.replacement, "progress": progress}
+    joint: dict[str, Any] = {"replacement": config.replacement}
+    options = joint | {"progress": progress}
     profiles = {
         key: profile(model, prompts, **options)
         for key, model in {"teacher": teacher, "student": student, **others}.items()
@@ -170,70 +179,43 @@ def _task(
         },
         "alignment": told | {"calibrated": scale and scale.summary() | {"draws": scale.draws}},
         "fate": dataclasses.asdict(fate(*models)),
+        "jobs": [dataclasses.asdict(job) for job in jobs(*models, student, prompts, **joint)],
+        "redundancy": {
+            role: _redundancy(*redundancy(measured, model, prompts, **joint))
+            for role, measured, model in zip(
+                ("teacher", "student"), models, (teacher, student), strict=True
+            )
+        },
+        "shifted": _shifted(
+            name, {"teacher": teacher, "student": student, **others}, prompts, config
+        ),
     }
 
 
-def unmet(comparison: Mapping[str, Any], minima: Mapping[str, float]) -> dict[str, Any]:
-    """Which requirements a comparison does not meet.
-
-    Args:
-      comparison: as from `compare`.
-      minima: by name the least value that is enough:
-
-        * `alignment`: the calibrated score over the tasks;
-        * `published`, `mean_similarity`, `weighted`, `overlap`: means over the tasks;
-        * `agreement`: share of prompts with the same answer; `accuracy`: the student's;
-        * `retained`: the student's accuracy as a share of the teacher's;
-        * `faithfulness`: where a comparison has it: the worst task counts.
-
-    Returns:
-      By name the value that is too low, `None` if it was not measured; empty if all are met.
-
-    Raises:
-      ValueError: for an unknown requirement.
-
-    Example:
-      >>> row = {"name": "ioi", "behaviour": {"agreement": 0.75}}
-      >>> unmet({"tasks": [row]}, {"agreement": 0.9, "alignment": 0.1})
-      {'agreement': 0.75, 'alignment': None}
-    """
-    found = {}
-    for name, least in minima.items():
-        value = _required(comparison, check.known("require", name, _REQUIRED))
-        if value is None or not value >= least:
-            found[name] = value
-    return found
+def _redundancy(names: Sequence[str], extra: np.ndarray) -> list[dict[str, Any]]:
+    """Pairs of parts, the largest interaction first, in nats of the logit difference."""
+    pairs = [
+        {"parts": [names[j], names[i]], "extra": float(extra[i, j])}
+        for i in range(len(names))
+        for j in range(i)
+    ]
+    return sorted(pairs, key=lambda pair: -abs(pair["extra"]))
 
 
-_REQUIRED = (
-    "alignment", "published", "mean_similarity", "weighted", "overlap", "agreement", "accuracy",
-    "retained", "faithfulness",
-)  # fmt: skip
-
-
-def _required(comparison: Mapping[str, Any], name: str) -> float | None:
-    tasks = comparison.get("tasks") or []
-    if name == "alignment":
-        return field(comparison, "alignment", "value")
-    if name == "faithfulness":
-        values = [field(task, "faithfulness", "value") for task in tasks]
-        return None if not values or None in values else min(values)
-    accuracies = {
-        role: [field(task, "behaviour", role, "accuracy") for task in tasks]
-        for role in ("teacher", "student")
-    }
-    values = {
-        "agreement": [field(task, "behaviour", "agreement") for task in tasks],
-        "accuracy": accuracies["student"],
-        "retained": accuracies["student"],
-    }.get(name, [field(task, "alignment", name) for task in tasks])
-    if not values or None in values:
-        return None
-    mean = float(np.mean(values))
-    if name != "retained":
-        return mean
-    teacher = accuracies["teacher"]
-    return mean / float(np.mean(teacher)) if None not in teacher and any(teacher) else None
+def _shifted(
+    name: str, models: Mapping[str, Model], plain: tasks.Prompts, config: CompareConfig
+) -> list[dict[str, Any]]:
+    """What every model can still do when the task is asked in another way."""
+    context = min(model.config.context for model in models.values())
+    tokenizer, key = models["teacher"].tokenizer, jax.random.key(config.seed)
+    found, refused = tasks.shifted(name, tokenizer, config.count, key, context=context)
+    batches = tasks.alike([plain, *found.values()], context)
+    rows = []
+    for shift, prompts in zip(("as asked", *found), batches, strict=True):
+        moved = jax.tree.map(jnp.asarray, prompts)
+        told = {who: _figures(forward(m, moved).logits, moved) for who, m in models.items()}
+        rows.append({"shift": shift, "models": told})
+    return rows + [{"shift": shift, "refused": why} for shift, why in refused.items()]
 
 
 def _overall(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:

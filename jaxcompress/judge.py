@@ -58,10 +58,10 @@ class Judge:
         return np.stack([np.asarray(one) for one in found], axis=-1)
 
     def __call__(self, student: Model) -> dict[str, float]:
-        """The mean accuracy on every set, `alignment` in [0, 1], `brittleness` in percent.
+        """The mean accuracy on every set, `alignment` in [0, 1], `brittleness`, `worst` in percent.
 
         Brittleness is the mean over components of the drop of the logit difference when the
-        component is removed (`align.robustness.drops`).
+        component is removed (`align.robustness.drops`), worst that of the worst 5 % of them.
         """
         found = {
             name: float(
@@ -74,17 +74,19 @@ class Judge:
             )
             for name, prompts in self._sets.items()
         }
-        scores, fallen = [], []
+        scores, fallen, worst = [], [], []
         for theirs, others, prompts in zip(
             self._teacher, self._unrelated, self._prompts, strict=True
         ):
             ours = profile(student, prompts, progress=False)
             scores.append(calibrated(theirs, ours, unrelated=others, samples=1).value)
-            clean = float(ours.clean.mean())
-            fallen.append(float(drops(ours.effects.mean(axis=1), clean).mean()))
+            lost = np.sort(drops(ours.effects.mean(axis=1), float(ours.clean.mean())))
+            fallen.append(float(lost.mean()))
+            worst.append(float(lost[-max(1, round(0.05 * len(lost))) :].mean()))
         return found | {
             "alignment": float(np.mean(scores)),
             "brittleness": float(np.mean(fallen)),
+            "worst": float(np.mean(worst)),
         }
 
 

@@ -46,6 +46,7 @@ LAYERS = {
             "learned",
             "mechanism",
             "narrowing",
+            "requirements",
             "cli",
             "__main__",
         ),

@@ -96,6 +96,24 @@ def test_says_everything_for_both_models(report: tuple[dict[str, Any], Path]):
     assert len(found["summary"]) in (3 + len(TASKS), 4 + len(TASKS))
 
 
+def test_jobs_interactions_and_shifted_prompts_are_told(
+    report: tuple[dict[str, Any], Path], teacher: jc.Model, student: jc.Model
+):
+    found, out = report
+    for row in found["tasks"]:
+        plain, *shifts = row["shifted"]
+        assert [one["shift"] for one in shifts] == list(jc.tasks.SHIFTS[row["name"]])
+        for role in ("teacher", "student"):
+            told = plain["models"][role]
+            assert told == pytest.approx(row["behaviour"][role], abs=1e-5)
+            for pair in row["redundancy"][role]:
+                assert len(set(pair["parts"])) == 2 and np.isfinite(pair["extra"])
+        for job in row["jobs"]:
+            assert 1 <= len(job["students"]) <= 3
+            assert job["similarity"] >= job["alone"] - 1e-6
+    assert "Asked in another way" in (out / "report.html").read_text()
+
+
 def test_effects_and_behaviour_are_those_of_the_functions_by_themselves(
     report: tuple[dict[str, Any], Path], teacher: jc.Model, student: jc.Model
 ):

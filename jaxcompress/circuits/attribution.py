@@ -115,7 +115,7 @@ def _edges(model, found, method, steps, per_position, metric) -> np.ndarray:
     path = _path(model.config, method, steps)
     total: Any = 0.0
     for pair in found:
-        block = max(1, 128 // len(pair.clean))
+        block = max(1, 64 // len(pair.clean))
         for stage, away, weight in path:
             total = total + weight * _gradients(
                 model.params, pair, stage, away, edges=model.edges, metric=metric,

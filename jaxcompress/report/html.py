@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jaxcompress.report import page, sections
+from jaxcompress.report import jobs, page, sections
 from jaxcompress.report.fates import fates
 from jaxcompress.report.heatmaps import ablation_map
 from jaxcompress.report.numbers import count, percent, real
@@ -66,6 +66,9 @@ def _task(task: Mapping[str, Any], index: int) -> dict[str, Any]:
         "alignment": sections.alignment(task),
         "pairs": sections.pairs(task),
         "fates": fates(task),
+        "jobs": jobs.jobs(task),
+        "redundancy": jobs.redundancy(task),
+        "shifted": jobs.shifted(task),
         "rules": field(task, "fate", "rules") or "",
         "map": page.figure(ablation_map(task), _describe_map(task)),
         "matched": page.figure(matched_pairs(task), _describe_pairs(task)),

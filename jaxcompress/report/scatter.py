@@ -22,7 +22,8 @@ def scatter(
     x: str,
     measures: Mapping[str, str],
     by: str,
-    label: str,
+    label: str | None = None,
+    xlabel: str = "",
 ) -> bytes:
     """One panel for each measure; colours and marks by the way a model was made.
 
@@ -31,7 +32,9 @@ def scatter(
       x: key of the cost.
       measures: keys of the measures, and their axis labels.
       by: key that colours are of.
-      label: key of the names, numbered in the panels and spelt out in the legend.
+      label: key of the names, numbered in the panels and spelt out in the legend; without it the
+        legend has the ways.
+      xlabel: of the cost; by default its key.
 
     Returns:
       A PNG; a line of text if there are no rows.
@@ -51,19 +54,25 @@ def scatter(
     grid = figure.subplots(lines, columns, squeeze=False)
     for axes in grid.flat[len(measures) :]:
         axes.remove()
+    told: set[str] = set()
     for axes, (key, name) in zip(grid.flat, measures.items(), strict=False):
         for number, row in enumerate(rows, 1):
             if not np.isfinite(row[key]):
                 continue
             i = ways.index(row[by])
-            what = f"{number} {row[label]}" if key == next(iter(measures)) else None
+            what = row[by] if label is None else f"{number} {row[label]}"
+            first = label is not None or row[by] not in told
+            what = what if first and key == next(iter(measures)) else None
+            told.add(row[by])
             style = {"color": _COLOURS[i % 6], "marker": _MARKS[i % 6], "markersize": 6}
             axes.plot(row[x], row[key], linestyle="", label=what, **style)
+            if label is None:
+                continue
             place = {"xytext": (5, 3), "textcoords": "offset points"}
             axes.annotate(str(number), (row[x], row[key]), size=SIZE - 1, color=INK, **place)
         tidy(axes, grid="y")
         axes.margins(0.12)
-        axes.set_xlabel(x, size=SIZE, color=INK)
+        axes.set_xlabel(xlabel or x, size=SIZE, color=INK)
         axes.set_ylabel(name, size=SIZE, color=INK)
     figure.legend(
         loc="lower center", ncols=2, fontsize=SIZE, frameon=False, bbox_to_anchor=(0.5, 1.0),

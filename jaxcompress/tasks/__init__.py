@@ -28,11 +28,13 @@ from jaxcompress.tasks.metrics import (
 from jaxcompress.tasks.pairs import TextPair
 from jaxcompress.tasks.prompts import Prompts, alike
 from jaxcompress.tasks.registry import NAMES, get, texts
+from jaxcompress.tasks.shifts import SHIFTS, shifted
 from jaxcompress.tasks.tokens import Tokenizer
 
 __all__ = [
     "METRICS",
     "NAMES",
+    "SHIFTS",
     "Metric",
     "Prompts",
     "TextPair",
@@ -53,6 +55,7 @@ __all__ = [
     "probability_difference",
     "programs",
     "sequences",
+    "shifted",
     "texts",
     "words",
 ]

@@ -7,6 +7,7 @@ start years 02 to 98 as in the data of EAP-IG (Hanna, Pezzelle and Belinkov 2024
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,13 +15,15 @@ from jaxcompress import check
 from jaxcompress.tasks import words
 from jaxcompress.tasks.pairs import TextPair, distinct
 
-__all__ = ["CENTURIES", "YEARS", "answers", "pairs", "parse"]
+__all__ = ["CENTURIES", "TEMPLATE", "YEARS", "answers", "pairs", "parse"]
 
 CENTURIES: tuple[int, ...] = tuple(range(11, 18))
 YEARS: tuple[int, ...] = tuple(range(2, 99))
 """Start years: 01 is the corrupted one, and 99 would leave no right answer."""
 
-_TEMPLATE = "The {event} lasted from the year {century}{year:02d} to the year {century}"
+TEMPLATE = "The {event} lasted from the year {century}{year:02d} to the year {century}"
+"""The published sentence."""
+
 _PATTERN = re.compile(r"The (\w+) lasted from the year (\d\d)(\d\d) to the year (\d\d)")
 
 
@@ -50,7 +53,13 @@ def answers(year: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(every[year + 1 :]), tuple(every[: year + 1])
 
 
-def pairs(count: int, rng: np.random.Generator) -> tuple[TextPair, ...]:
+def pairs(
+    count: int,
+    rng: np.random.Generator,
+    *,
+    template: str = TEMPLATE,
+    events: Sequence[str] = words.EVENTS,
+) -> tuple[TextPair, ...]:
     """Greater-than prompts, corrupted by setting the start year to 01.
 
     The start year must be a token of its own, and the years must continue the century as one token
@@ -60,6 +69,8 @@ def pairs(count: int, rng: np.random.Generator) -> tuple[TextPair, ...]:
     Args:
       count: how many pairs.
       rng: consumed.
+      template: with slots for event, century, year and century, as in `TEMPLATE`.
+      events: what lasted.
 
     Returns:
       Pairs with different clean prompts, `count` of them (there are about 33,000).
@@ -71,10 +82,10 @@ def pairs(count: int, rng: np.random.Generator) -> tuple[TextPair, ...]:
     """
 
     def draw(_: int) -> TextPair:
-        scene = {"event": str(rng.choice(words.EVENTS)), "century": int(rng.choice(CENTURIES))}
+        scene = {"event": str(rng.choice(events)), "century": int(rng.choice(CENTURIES))}
         year = int(rng.choice(YEARS))
-        clean = _TEMPLATE.format(year=year, **scene)
+        clean = template.format(year=year, **scene)
         right, wrong = answers(year)
-        return TextPair(clean, _TEMPLATE.format(year=1, **scene), right, wrong, (f"{year:02d}",))
+        return TextPair(clean, template.format(year=1, **scene), right, wrong, (f"{year:02d}",))
 
     return distinct(draw, count)

@@ -6,6 +6,8 @@ A: two names, one of them (the subject S) comes again; the answer is the other o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from jaxcompress import check
@@ -35,7 +37,14 @@ ORDERS: dict[str, tuple[str, ...]] = {
 """A is IO and B is S: ABBA names the indirect object first, BABA the subject."""
 
 
-def pairs(count: int, rng: np.random.Generator, *, order: str = "mixed") -> tuple[TextPair, ...]:
+def pairs(
+    count: int,
+    rng: np.random.Generator,
+    *,
+    order: str = "mixed",
+    templates: Sequence[str] = TEMPLATES,
+    names: Sequence[str] = words.NAMES,
+) -> tuple[TextPair, ...]:
     """IOI prompts with ABC corruption: three other names, none of them twice.
 
     With the repeated name gone nothing in the corrupted prompt says who receives; answers stay
@@ -45,9 +54,14 @@ def pairs(count: int, rng: np.random.Generator, *, order: str = "mixed") -> tupl
       count: how many pairs.
       rng: consumed.
       order: "mixed" (ABBA and BABA in turn), "ABBA" or "BABA".
+      templates: like `TEMPLATES`.
+      names: at least five.
 
     Returns:
       `count` pairs with different clean prompts; right answer IO, wrong answer S.
+
+    Raises:
+      ValueError: for no template, or too few names.
 
     Example:
       >>> pair = pairs(1, np.random.default_rng(0))[0]
@@ -55,13 +69,16 @@ def pairs(count: int, rng: np.random.Generator, *, order: str = "mixed") -> tupl
       (1, 2)
     """
     orders = ORDERS[check.known("order", order, ORDERS)]
+    if not templates or len(names) < 5:
+        got = f"{len(templates)} and {len(names)}"
+        raise check.fail("templates and names", "at least 1 and at least 5", got)
 
     def draw(index: int) -> TextPair:
-        chosen = rng.choice(words.NAMES, size=5, replace=False)
+        chosen = rng.choice(names, size=5, replace=False)
         receiver, subject, *others = (str(name) for name in chosen)
         abba = orders[index % len(orders)] == "ABBA"
         first = (receiver, subject) if abba else (subject, receiver)
-        template = TEMPLATES[rng.integers(len(TEMPLATES))]
+        template = templates[rng.integers(len(templates))]
         scene = {"place": str(rng.choice(words.PLACES)), "object": str(rng.choice(words.OBJECTS))}
         right, wrong = f" {receiver}", f" {subject}"
         clean = template.format(*first, subject, **scene)

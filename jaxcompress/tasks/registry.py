@@ -48,7 +48,7 @@ def texts(name: str, count: int, key: Any, **options: Any) -> tuple[TextPair, ..
       name: one of `NAMES` but "induction", which has no text.
       count: how many pairs.
       key: a typed key, `jax.random.key(seed)`.
-      **options: of the family's `pairs`: `order` for "ioi", `path` or `facts` for "known_facts".
+      **options: of the family's `pairs`, such as `order` for "ioi" or `path` for "known_facts".
 
     Returns:
       `count` pairs, or fewer where the family has no more.
@@ -121,8 +121,8 @@ def get(
         others, "error" raises at the first.
       context: longest prompt the model takes, in tokens; a longer one is an error.
       padding_side: "right" or "left".
-      **options: of the family: `order` for "ioi"; `path` or `facts` for "known_facts"; `length`,
-        `repeat` or `vocabulary` for "induction".
+      **options: of the family's `pairs` or `prompts`: `order` for "ioi", `path` for "known_facts",
+        `length` for "induction" and so on. `SHIFTS` has some.
 
     Returns:
       `Prompts` with `count` rows, validated.

@@ -10,6 +10,7 @@ consecutive members of a sequence, the fifth member is the answer:
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from jaxcompress import check
 from jaxcompress.tasks import words
 from jaxcompress.tasks.pairs import TextPair, distinct
 
-__all__ = ["MEMBERS", "Sequence", "answers", "pairs", "parse"]
+__all__ = ["MEMBERS", "VERBS", "Sequence", "answers", "pairs", "parse"]
 
 MEMBERS: dict[str, tuple[str, ...]] = {
     "numerals": tuple(str(number) for number in range(1, 13)),
@@ -34,7 +35,13 @@ MEMBERS: dict[str, tuple[str, ...]] = {
 """The members of each sequence, in order."""
 
 # The generator Lan et al. ship writes "was done in"; their data and notebooks, and so we, do not.
-_VERBS = {"done": words.THINGS, "lost": words.THINGS, "born": words.NAMES}
+VERBS: dict[str, tuple[str, ...]] = {
+    "done": words.THINGS,
+    "lost": words.THINGS,
+    "born": words.NAMES,
+}
+"""The published verbs, each with what it is said of."""
+
 _SHOWN = 4  # members before the answer
 _PATTERN = re.compile(
     r"(\w+) (done|lost|born) in (\w+)\. " + r"(\w+) \2 in (\w+)\. " * 3 + r"(\w+) \2 in"
@@ -42,7 +49,7 @@ _PATTERN = re.compile(
 
 
 class Sequence(NamedTuple):
-    """The parts of one prompt: five fillers, the verb, four members."""
+    """The parts of one prompt: five fillers, the verb, four members (one filler more)."""
 
     fillers: tuple[str, ...]
     verb: str
@@ -84,16 +91,22 @@ def answers(last: str) -> tuple[str, str]:
     raise check.fail("last", "a member that has a successor", repr(last))
 
 
-def _shuffled(members: tuple[str, ...], rng: np.random.Generator) -> tuple[str, ...]:
-    """Four different members whose last two are not neighbours: `randDS` of Lan et al."""
+def _shuffled(members: tuple[str, ...], shown: int, rng: np.random.Generator) -> tuple[str, ...]:
+    """Different members whose last two are not neighbours: `randDS` of Lan et al."""
     while True:
-        order = rng.choice(len(members), size=4, replace=False)
-        if abs(int(order[3]) - int(order[2])) != 1:
+        order = rng.choice(len(members), size=shown, replace=False)
+        if abs(int(order[-1]) - int(order[-2])) != 1:
             return tuple(members[i] for i in order)
 
 
 def pairs(
-    count: int, rng: np.random.Generator, *, members: str = "numerals", ahead: int = 1
+    count: int,
+    rng: np.random.Generator,
+    *,
+    members: str = "numerals",
+    ahead: int = 1,
+    shown: int = _SHOWN,
+    verbs: Mapping[str, tuple[str, ...]] = VERBS,
 ) -> tuple[TextPair, ...]:
     """Prompts of Lan et al. 2023, corrupted by four random members (`randDS`).
 
@@ -106,6 +119,8 @@ def pairs(
       members: "numerals", "number_words" or "months".
       ahead: members from the last to the answer. 1 is the task of the paper; with more it is a
         changed rule, and the wrong answer is the old one, the successor.
+      shown: members before the answer; 4 in the paper.
+      verbs: each with the words it is said of.
 
     Returns:
       `count` pairs with different clean prompts.
@@ -119,18 +134,19 @@ def pairs(
       (('January', 'February', 'March', 'April'), (' May',), (' April',))
     """
     names = MEMBERS[check.known("members", members, MEMBERS)]
-    verbs = tuple(_VERBS)
-    # The first member is one of the first eight, so that a fifth exists.
-    starts = len(names) - _SHOWN - check.integer("ahead", ahead, 1, 4) + 1
+    said = tuple(verbs)
+    # The paper's first member is one of the first eight, so that a fifth exists.
+    check.integer("shown", shown, 2, len(names) - check.integer("ahead", ahead, 1, 4))
+    starts = len(names) - shown - ahead + 1
 
     def draw(index: int) -> TextPair:
-        verb, start = verbs[index % len(verbs)], (index // len(verbs)) % starts
-        fillers = tuple(str(word) for word in rng.choice(_VERBS[verb], size=5))
-        clean = Sequence(fillers, verb, names[start : start + _SHOWN])
-        corrupted = clean._replace(members=_shuffled(names, rng))
+        verb, start = said[index % len(said)], (index // len(said)) % starts
+        fillers = tuple(str(word) for word in rng.choice(verbs[verb], size=shown + 1))
+        clean = Sequence(fillers, verb, names[start : start + shown])
+        corrupted = clean._replace(members=_shuffled(names, shown, rng))
         right, wrong = answers(clean.members[-1])
         if ahead > 1:
-            changed, old = (f" {names[start + _SHOWN - 1 + ahead]}",), (right,)
+            changed, old = (f" {names[start + shown - 1 + ahead]}",), (right,)
             return TextPair(_render(clean), _render(corrupted), changed, old)
         return TextPair(_render(clean), _render(corrupted), (right,), (wrong,), (wrong,))
 

@@ -12,7 +12,7 @@ from jaxcompress import tasks
 from jaxcompress.align import Job
 from jaxcompress.align.jobs import important
 from jaxcompress.align.separation import VARIANTS, area, areas, auc, nested, recovered, variants
-from jaxcompress.compare import unmet
+from jaxcompress.requirements import unmet
 from tests.align.made_up import made_up
 
 

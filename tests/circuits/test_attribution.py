@@ -136,9 +136,9 @@ def test_bad_input(options, message):
 
 
 def test_many_receivers_and_positions_together_are_those_of_prompts_one_by_one():
-    """36 receivers of 128 rows: a vmap over this many was compiled into something else."""
+    """72 receivers of 64 rows: a vmap over this many was compiled into something else."""
     config = ModelConfig(
-        family="gpt2", layers=1, heads=12, kv_heads=12, head_dim=4, width=48, neurons=16, vocab=50,
+        family="gpt2", layers=1, heads=24, kv_heads=24, head_dim=2, width=48, neurons=16, vocab=50,
         context=32,
     )  # fmt: skip
     model = create(config, key=jax.random.key(0))

@@ -98,7 +98,38 @@ def _numerals(random: np.random.Generator, heads: int) -> dict[str, Any]:
         "dependence": {"teacher": teacher, "student": student},
         "alignment": _alignment(_pairs(random, teacher, student)),
         "fate": _fate(),
+        "jobs": _jobs(),
+        "redundancy": {
+            "teacher": [
+                {"parts": ["mlp 2", "mlp 3"], "extra": 2.31},
+                {"parts": ["head 7.11", "head 10.7"], "extra": -0.84},
+            ],
+            "student": [{"parts": ["head 2.4", "head 4.1"], "extra": 3.9}],
+        },
+        "shifted": _shifted(),
     }
+
+
+def _jobs() -> list[dict[str, Any]]:
+    costs = {"drop_teacher": 47.1, "drop_student": 103.9}
+    return [
+        {"teacher": "head 7.11", "students": ["head 2.4", "mlp 3"], "similarity": 0.62,
+         "alone": 0.51} | costs,
+        {"teacher": "mlp 2", "students": ["mlp 1"], "similarity": 0.7, "alone": 0.7} | costs,
+    ]  # fmt: skip
+
+
+def _shifted() -> list[dict[str, Any]]:
+    told = {
+        "teacher": _answers(0.31, 0.953, 6.146, 0.74),
+        "student": _answers(0.92, 0.867, 4.293, 0.47),
+    }
+    worse = told | {"student": _answers(2.1, 0.41, 1.2, 0.2)}
+    return [
+        {"shift": "as asked", "models": told},
+        {"shift": "other verbs", "models": worse},
+        {"shift": "longer", "refused": "numerals: expected 128 prompts, got 12 of 40"},
+    ]
 
 
 def _broken(random: np.random.Generator, heads: int) -> dict[str, Any]:
@@ -118,6 +149,7 @@ def _broken(random: np.random.Generator, heads: int) -> dict[str, Any]:
     alignment["nulls"]["untrained_student"] = None
     alignment["nulls"]["random_matching"]["overlap"] = {"mean": None, "sd": None, "p": None}
     task["fate"] = {"kept": [], "merged": [], "discarded": [], "brittle": [], "rules": "None."}
+    task |= {"jobs": [], "redundancy": {"teacher": [], "student": []}, "shifted": []}
     return task
 
 
