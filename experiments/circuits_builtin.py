@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from scipy import stats
 
 from jaxcompress import circuits, files, io, runs, tasks
 from jaxcompress import config as configs
@@ -87,12 +88,7 @@ def run(config: Config) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dic
 def rank_correlation(one: circuits.Scores, other: circuits.Scores) -> float:
     """Spearman's correlation of two scorings over all edges that there can be."""
     valid = one.graph.valid
-    ranks = []
-    for scores in (one, other):
-        values = np.asarray(scores.values[valid], float)
-        _, place, count = np.unique(values, return_inverse=True, return_counts=True)
-        ranks.append((np.cumsum(count) - (count - 1) / 2)[place])  # ties share their mean rank
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(stats.spearmanr(one.values[valid], other.values[valid]).statistic)
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ from jaxcompress.measure import cost
 from jaxcompress.mechanism import CircuitConfig
 from jaxcompress.mechanism import circuit as find_circuit
 from jaxcompress.report.tables import compare_table
+from jaxcompress.requirements import unmet
 
 __all__ = [
     "ablate",

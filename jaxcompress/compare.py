@@ -157,7 +157,7 @@ def _task(
 ) -> dict[str, Any]:
     """One task: behaviour, dependence, alignment and fate of the components."""
     joint: dict[str, Any] = {"replacement": config.replacement}
-    options = joint | {"progress": progress}
+    options: dict[str, Any] = joint | {"progress": progress}
     profiles = {
         key: profile(model, prompts, **options)
         for key, model in {"teacher": teacher, "student": student, **others}.items()

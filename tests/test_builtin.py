@@ -17,6 +17,8 @@ from jaxcompress.data import language
 from jaxcompress.data.text import word_level
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 FOLDER = ROOT / "jaxcompress" / "builtin"
 STUDENTS = ("student", "student-random-init", "from-scratch")
 NAMES = ("teacher", *STUDENTS)

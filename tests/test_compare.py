@@ -17,6 +17,8 @@ from jaxcompress import runs
 from jaxcompress.compare import CompareConfig, compare, measure_pair
 from jaxcompress.data import language, text
 
+pytestmark = pytest.mark.slow
+
 TASKS = ("numerals", "induction")
 SETTINGS = CompareConfig(count=6, bootstrap=50)
 

@@ -17,6 +17,8 @@ from jaxcompress.examples import Data, batches, mean_loss
 from jaxcompress.models import ModelConfig, create
 from tests.families import randomized
 
+pytestmark = pytest.mark.slow
+
 DATA = Data(tasks=("months", "numerals"), count=6, batch=4)
 
 

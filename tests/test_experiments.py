@@ -10,6 +10,8 @@ import pytest
 from jaxcompress import runs
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 NAMES = sorted(path.stem for path in (ROOT / "experiments").glob("*.py"))
 
 

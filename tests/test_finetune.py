@@ -17,6 +17,8 @@ from jaxcompress.models import ModelConfig, create
 from jaxcompress.train import OptimizerConfig
 from tests.families import randomized
 
+pytestmark = pytest.mark.slow
+
 DATA = Data(tasks=("months", "numerals"), count=24, batch=24)
 FAST = OptimizerConfig(rate=0.03, warmup=2, weight_decay=0.0)
 

@@ -9,6 +9,8 @@ import pytest
 from jaxcompress import io, tasks
 from jaxcompress.judge import Judge, carried
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def student():

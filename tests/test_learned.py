@@ -12,6 +12,8 @@ from jaxcompress.examples import Data, batches, mean_loss, together
 from jaxcompress.learned import LearnConfig, learned_scores, movement
 from jaxcompress.models import Gates
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def student():

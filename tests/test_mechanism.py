@@ -13,6 +13,8 @@ import jaxcompress as jc
 from jaxcompress.circuits import Circuit
 from jaxcompress.mechanism import CircuitConfig, circuit
 
+pytestmark = pytest.mark.slow
+
 SMALL = CircuitConfig(task="months", count=4, method="eap", edges=40)
 
 

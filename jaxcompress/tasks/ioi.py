@@ -78,7 +78,7 @@ def pairs(
         receiver, subject, *others = (str(name) for name in chosen)
         abba = orders[index % len(orders)] == "ABBA"
         first = (receiver, subject) if abba else (subject, receiver)
-        template = templates[rng.integers(len(templates))]
+        template = templates[int(rng.integers(len(templates)))]
         scene = {"place": str(rng.choice(words.PLACES)), "object": str(rng.choice(words.OBJECTS))}
         right, wrong = f" {receiver}", f" {subject}"
         clean = template.format(*first, subject, **scene)

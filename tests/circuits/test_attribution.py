@@ -16,6 +16,8 @@ from jaxcompress.models import Edits, Gates, ModelConfig, create
 from jaxcompress.tasks import Prompts, logit_difference
 from tests.circuits import examples
 
+pytestmark = pytest.mark.slow
+
 
 @functools.cache
 def exact(which="linear", level="edge"):

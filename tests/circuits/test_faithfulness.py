@@ -21,6 +21,8 @@ from jaxcompress.circuits import (
 )
 from tests.circuits import examples
 
+pytestmark = pytest.mark.slow
+
 GRAPH = Graph.of(examples.gpt2().config)
 
 

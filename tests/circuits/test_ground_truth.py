@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +13,10 @@ from jaxcompress import io
 from jaxcompress.circuits import Graph, attribute
 from jaxcompress.tasks.prompts import Prompts
 
+pytestmark = pytest.mark.slow
+
 OUTPUTS = {"hist": "hist_8", "length": "length_10", "sort_unique": "sort_1"}
+COMPILED = ("reverse", "shift", "double_shift", "most_frequent")
 
 
 def compiled(folder, name):
@@ -20,7 +24,47 @@ def compiled(folder, name):
     return io.from_haiku(np.load(folder / "tracr" / f"{name}.npz"), program), program
 
 
-def questions(model, program, name, count=48):
+def compile_program(name):
+    """A program compiled here and now, in the form of the files, and the name of its output."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        compiling = pytest.importorskip("tracr.compiler.compiling")
+        lib = pytest.importorskip("tracr.compiler.lib")
+        rasp = pytest.importorskip("tracr.rasp.rasp")
+
+        def shift(sequence):
+            before = rasp.Select(rasp.indices, rasp.indices, lambda key, query: key == query - 1)
+            return rasp.Aggregate(before, sequence)
+
+        programs = {
+            "reverse": lambda: lib.make_reverse(rasp.tokens),
+            "shift": lambda: shift(rasp.tokens),
+            "double_shift": lambda: shift(shift(rasp.tokens)),
+            "most_frequent": lambda: lib.make_sort_freq(5),
+        }
+        found = compiling.compile_rasp_to_model(
+            programs[name]().named("answer"),
+            vocab={"a", "b", "c"},
+            max_seq_len=5,
+            compiler_bos="BOS",
+        )
+    arrays = {
+        f"{module}/{leaf}": np.asarray(value)
+        for module, leaves in found.params.items()
+        for leaf, value in leaves.items()
+    }
+    sizes = found.model_config
+    program = {
+        "num_heads": sizes.num_heads, "num_layers": sizes.num_layers, "key_size": sizes.key_size,
+        "mlp_hidden_size": sizes.mlp_hidden_size, "layer_norm": False, "causal": sizes.causal,
+        "activation": "relu", "residual_labels": found.residual_labels,
+        "input_encoding": found.input_encoder.encoding_map,
+    }  # fmt: skip
+    output = next(label for label in found.residual_labels if label.startswith("answer_"))
+    return io.from_haiku(arrays, program), program, output.partition(":")[0]
+
+
+def questions(model, program, output, count=48):
     """Pairs of inputs of which the program says different things somewhere; that is asked for.
 
     Letters are drawn freely, the padding letter too: what selects nothing is a letter as well.
@@ -32,7 +76,7 @@ def questions(model, program, name, count=48):
     pairs = rng.choice(letters, (2, 40 * count, length))
     pairs[:, :, 0] = encoding["BOS"]
     columns = [i for i, label in enumerate(program["residual_labels"])
-               if label.startswith(f"{OUTPUTS[name]}:")]  # fmt: skip
+               if label.startswith(f"{output}:")]  # fmt: skip
     clean, other = (
         np.asarray(model.apply(model.params, tokens).logits)[..., columns] for tokens in pairs
     )
@@ -89,7 +133,16 @@ def auc(scores, truth):
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_the_edges_of_a_compiled_program(shared_data, name):
     model, program = compiled(shared_data, name)
-    prompts, columns = questions(model, program, name)
+    check_edges(model, program, OUTPUTS[name])
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_the_edges_of_a_program_compiled_here(name):
+    check_edges(*compile_program(name))
+
+
+def check_edges(model, program, output):
+    prompts, columns = questions(model, program, output)
     assert len(prompts) >= 20
     truth = true_edges(model, prompts, columns)
     found = attribute(model, prompts, method="exact", progress=False)

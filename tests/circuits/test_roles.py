@@ -15,6 +15,8 @@ from jaxcompress.circuits.roles import attended, roles
 from jaxcompress.types import Output
 from tests import families
 
+pytestmark = pytest.mark.slow
+
 N = 4
 SIZE = 1 + 2 * N
 

@@ -13,6 +13,8 @@ from jaxcompress.models import Gates
 from jaxcompress.tasks import logit_difference
 from tests import families
 
+pytestmark = pytest.mark.slow
+
 EVERY = [((layer, head), (layer, head)) for layer in range(3) for head in range(4)]
 
 

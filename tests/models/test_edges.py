@@ -14,6 +14,8 @@ from jaxcompress.types import Senders
 from tests import families, plain
 from tests.families import BATCH, LENGTH
 
+pytestmark = pytest.mark.slow
+
 # Uneven layers, and each way of being unlike GPT-2.
 FAMILIES = tuple(name for name in families.NAMES if name != "distilbert")  # bert with no types
 

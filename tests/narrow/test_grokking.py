@@ -12,6 +12,8 @@ from jaxcompress.models import create
 from jaxcompress.narrow import addition, fourier, grokking, reading
 from jaxcompress.narrow.entropy import cross_entropy
 
+pytestmark = pytest.mark.slow
+
 P = 7
 
 

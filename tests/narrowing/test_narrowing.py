@@ -17,6 +17,8 @@ from jaxcompress.narrowing.ways import Runs
 from tests import torch_models
 from tests.families import VOCAB
 
+pytestmark = pytest.mark.slow
+
 TINY = Narrowing(
     vocab=12, layers=2, heads=1, width=8, neurons=6, context=6, batch=4, teacher_steps=2, steps=4,
     points=2, measured=3, calibration=4, sizes=((0.5, 0.25),),

@@ -13,6 +13,8 @@ from jaxcompress.data import modular
 from jaxcompress.narrow import addition
 from jaxcompress.train.addition import Addition, train_addition
 
+pytestmark = pytest.mark.slow
+
 SMALL = Addition(p=7, width=8, heads=2, rate=1e-2, warmup=2, steps=6, every=3)
 
 

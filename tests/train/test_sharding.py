@@ -11,6 +11,8 @@ from jax.sharding import PartitionSpec as P
 from jaxcompress import train
 from tests.train import tiny
 
+pytestmark = pytest.mark.slow
+
 STEPS = 6
 
 
