@@ -27,8 +27,8 @@ from jaxcompress.tasks.metrics import (
 )
 from jaxcompress.tasks.pairs import TextPair
 from jaxcompress.tasks.prompts import Prompts, alike
-from jaxcompress.tasks.registry import NAMES, get, texts
-from jaxcompress.tasks.shifts import SHIFTS, shifted
+from jaxcompress.tasks.registry import NAMES, get, shifted, texts
+from jaxcompress.tasks.shifts import SHIFTS
 from jaxcompress.tasks.tokens import Tokenizer
 
 __all__ = [

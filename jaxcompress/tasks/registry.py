@@ -12,9 +12,10 @@ from jaxcompress.tasks import facts, greater_than, induction, ioi, sequences
 from jaxcompress.tasks.encoding import Encoded, RefusalError, collate, encode_pair, reasons
 from jaxcompress.tasks.pairs import TextPair, generator
 from jaxcompress.tasks.prompts import Prompts
+from jaxcompress.tasks.shifts import SHIFTS
 from jaxcompress.tasks.tokens import Reader, Tokenizer, reader
 
-__all__ = ["NAMES", "get", "texts"]
+__all__ = ["NAMES", "get", "shifted", "texts"]
 
 _TEXTS: dict[str, Callable[..., tuple[TextPair, ...]]] = {
     **{name: functools.partial(sequences.pairs, members=name) for name in sequences.MEMBERS},
@@ -157,3 +158,37 @@ def get(
         raise check.fail(name, expected, got, reasons(refused))
     encoded = _first(kept, count)
     return collate(encoded, read, context=context, padding_side=padding_side).validate()
+
+
+def shifted(
+    name: str, tokenizer: Tokenizer, count: int, key: Any, *, context: int | None = None
+) -> tuple[dict[str, Prompts], dict[str, str]]:
+    """Prompts of every shift of a task.
+
+    Args:
+      name: of the task.
+      tokenizer: as in `get`.
+      count: prompts of each.
+      key: a typed key.
+      context: as in `get`.
+
+    Returns:
+      By shift the prompts; and by shift why there are none, for this tokenizer or context.
+
+    Example:
+      >>> import jax
+      >>> vocab = {}
+      >>> def by_word(text):
+      ...     words = text.replace(".", " .").split()
+      ...     return {"input_ids": [vocab.setdefault(word, len(vocab)) for word in words]}
+      >>> found, refused = shifted("months", by_word, 4, jax.random.key(0))
+      >>> {shift: prompts.tokens.shape for shift, prompts in found.items()}
+      {'other verbs': (4, 23), 'swapped words': (4, 23), 'longer': (4, 33)}
+    """
+    found, refused = {}, {}
+    for shift, options in SHIFTS.get(name, {}).items():
+        try:
+            found[shift] = get(name, tokenizer, count, key, context=context, **options)
+        except ValueError as error:
+            refused[shift] = str(error)
+    return found, refused

@@ -10,11 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxcompress.tasks import sequences, words
-from jaxcompress.tasks.prompts import Prompts
-from jaxcompress.tasks.registry import get
-from jaxcompress.tasks.tokens import Tokenizer
 
-__all__ = ["SHIFTS", "shifted"]
+__all__ = ["SHIFTS"]
 
 # Words in other than their usual place: names for what is done or lost, things for what is born.
 _SWAPPED = {
@@ -50,37 +47,3 @@ SHIFTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "induction": {"longer": {"length": 16}},
 }
 """By task and name of the shift, the options that `get` takes. Facts have none."""
-
-
-def shifted(
-    name: str, tokenizer: Tokenizer, count: int, key: Any, *, context: int | None = None
-) -> tuple[dict[str, Prompts], dict[str, str]]:
-    """Prompts of every shift of a task.
-
-    Args:
-      name: of the task.
-      tokenizer: as in `get`.
-      count: prompts of each.
-      key: a typed key.
-      context: as in `get`.
-
-    Returns:
-      By shift the prompts; and by shift why there are none, for this tokenizer or context.
-
-    Example:
-      >>> import jax
-      >>> vocab = {}
-      >>> def by_word(text):
-      ...     words = text.replace(".", " .").split()
-      ...     return {"input_ids": [vocab.setdefault(word, len(vocab)) for word in words]}
-      >>> found, refused = shifted("months", by_word, 4, jax.random.key(0))
-      >>> {shift: prompts.tokens.shape for shift, prompts in found.items()}
-      {'other verbs': (4, 23), 'swapped words': (4, 23), 'longer': (4, 33)}
-    """
-    found, refused = {}, {}
-    for shift, options in SHIFTS.get(name, {}).items():
-        try:
-            found[shift] = get(name, tokenizer, count, key, context=context, **options)
-        except ValueError as error:
-            refused[shift] = str(error)
-    return found, refused
