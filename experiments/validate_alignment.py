@@ -114,13 +114,13 @@ def addition(config: Config, folder: Path) -> list[dict[str, Any]]:
 
 
 def programs(folder: Path) -> list[dict[str, Any]]:
-    """Compiled programs over three symbols: counting, length and sorting."""
+    """Compiled programs over three symbols and the padding: counting, length and sorting."""
     rows, seen = [], {}
     for name, output in (("hist", "hist_8"), ("length", "length_10"), ("sort_unique", "sort_1")):
         told = json.loads((folder / f"tracr/{name}.json").read_text())
         model = io.from_haiku(np.load(folder / f"tracr/{name}.npz"), told)
         model = io.read_out(model, told, output, 3, 6)
-        batch = tasks.programs.prompts(lambda x, m=model: m.apply(m.params, x).logits, 3, 5)
+        batch = tasks.programs.prompts(lambda x, m=model: m.apply(m.params, x).logits, 4, 5)
         seen[name] = profile(model, batch, progress=False), batch, model
         other = profile(disguise(model, jax.random.key(0)), batch, progress=False)
         rows.append(case("programs", name, (name, "disguised"), "same", seen[name][0], other))

@@ -16,10 +16,13 @@ from jaxcompress.io.huggingface import load
 from jaxcompress.models import Model
 from jaxcompress.report.circuit import circuit_png, circuit_svg, svg_figure
 from jaxcompress.report.curves import curves
+from jaxcompress.report.grids import grids
 from jaxcompress.report.page import experiment_page, figure
 from jaxcompress.report.sections import Section
 
 __all__ = ["CircuitConfig", "circuit"]
+
+_NODES = 16  # rows of the map of positions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +42,8 @@ class CircuitConfig:
       how: `top` or `greedy`.
       batch: prompts at a time; left out, chosen by memory.
       memory: MiB that a step may take; left out, 1 GiB or half of what an accelerator has free.
+      positions: draw where in the prompt the nodes write what matters, for the largest group of
+        prompts that are aligned word by word.
     """
 
     task: str = "ioi"
@@ -53,6 +58,7 @@ class CircuitConfig:
     how: Literal["top", "greedy"] = "top"
     batch: int | None = None
     memory: int | None = None
+    positions: bool = True
 
 
 def circuit(
@@ -101,8 +107,43 @@ def circuit(
     files.write_text(folder / "result.json", json.dumps(record, indent=2) + "\n")
     files.write_bytes(folder / "circuit.svg", circuit_svg(found))
     files.write_bytes(folder / "circuit.png", circuit_png(found))
-    files.write_text(folder / "report.html", _page(found, record, curve, config))
+    where = _where(model, seen, found, config) if config.positions and len(found) else None
+    files.write_text(folder / "report.html", _page(found, record, curve, where, config))
     return record
+
+
+def _aligned(prompts: tasks.Prompts) -> np.ndarray:
+    """Rows of the largest group with one length, one answer position, one set of changed words."""
+    changed = np.asarray(prompts.tokens) != np.asarray(prompts.corrupted)
+    kinds = np.column_stack([changed, prompts.attention_mask, prompts.answer_position])
+    _, group, size = np.unique(kinds, axis=0, return_inverse=True, return_counts=True)
+    return np.flatnonzero(group.reshape(-1) == size.argmax())
+
+
+def _where(model: Model, prompts: tasks.Prompts, found: circuits.Circuit, config: CircuitConfig):
+    """A heat map: nodes of the circuit against the words of a prompt."""
+    rows = _aligned(prompts)
+    same = jax.tree.map(lambda leaf: np.asarray(leaf)[rows], prompts)
+    scores = circuits.attribute(
+        model, same, level="node", method="eap", metric=config.metric,
+        replacement=config.replacement, batch=config.batch, per_position=True,
+    )  # fmt: skip
+    length = int(same.attention_mask[0].sum())
+    inside = [name for name in scores.graph.senders if name in set(found.nodes)]
+    columns = [scores.graph.senders.index(name) for name in inside]
+    values = scores.values[:length, columns].T
+    strongest = np.sort(np.argsort(-np.abs(values).max(axis=1))[:_NODES])
+    words = [model.tokenizer.decode([int(i)]).strip() for i in same.tokens[0][:length]]
+    title = "change of the metric"
+    drawn = grids(
+        {title: values[strongest]}, columns={title: words},
+        rows=[inside[i] for i in strongest], ylabel="",
+    )  # fmt: skip
+    said = (
+        f"By gradient (EAP), if what the node writes at that word came from the corrupted prompt; "
+        f"mean over {len(rows)} prompts with the same words changed. The words are of the first."
+    )
+    return figure(drawn, f"Where in the prompt the {len(strongest)} strongest nodes work.", said)
 
 
 def _find(model, seen, other, config) -> tuple[circuits.Circuit, dict[str, Any], Any]:
@@ -146,7 +187,7 @@ def _find(model, seen, other, config) -> tuple[circuits.Circuit, dict[str, Any],
     return found, record, curve
 
 
-def _page(found, record, curve, config) -> str:
+def _page(found, record, curve, where, config) -> str:
     lines = [record["warning"]] if record["warning"] else []
     lines.append(
         f"{record['edges']} of {record['possible']} edges ({record['share']:.1%}) between "
@@ -163,7 +204,7 @@ def _page(found, record, curve, config) -> str:
     svg = circuit_svg(found)
     caption = "An edge is as wide as the metric would change if it carried the corrupted run."
     alt = f"Circuit of {record['model']} for {record['task']}: {record['edges']} edges."
-    figures = [svg_figure(svg, alt, caption)]
+    figures = [svg_figure(svg, alt, caption), *([where] if where else [])]
     tables = {}
     if curve is not None:
         figures.append(_curve(curve))

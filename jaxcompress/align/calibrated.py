@@ -81,7 +81,9 @@ def calibrated(
       seed: of these.
 
     Returns:
-      The score. If the null is 1, nothing can be told apart and the score is 0.
+      The score. If the null is 1, nothing can be told apart and the score is 0. If no removal
+      changes a logit of the teacher beyond rounding, there is no mechanism to compare on these
+      prompts, and the score is NaN.
 
     Raises:
       ValueError: if the profiles are not of the same prompts.
@@ -95,7 +97,9 @@ def calibrated(
     nulls = {"random_matching": _at_random(similarity, teacher, student, rng, MATCHINGS)}
     for name, other in (unrelated or {}).items():
         nulls[name] = _raw(teacher, other, across)[0]
-    null = max(nulls.values())
+    size = max(1.0, float(np.abs(teacher.clean).max()))
+    idle = not np.abs(teacher.logits).max(initial=0.0) > 1e-5 * size
+    null = np.nan if idle else max(nulls.values())
     draws = _scaled(_bootstrap(teacher, student, plan, rng, samples), null)
     low, high = np.percentile(draws, [2.5, 97.5])
     variants = {
@@ -142,7 +146,7 @@ def _raw(teacher: Profile, student: Profile, across: bool) -> tuple[float, np.nd
 
 
 def _scaled(raw: Any, null: float) -> Any:
-    return np.clip((raw - null) / (1.0 - null), 0.0, 1.0) if null < 1 else 0.0 * raw
+    return 0.0 * raw if null >= 1 else np.clip((raw - null) / (1.0 - null), 0.0, 1.0)
 
 
 def _at_random(

@@ -55,7 +55,7 @@ def variants(
         found |= {name: getattr(ours, name) for name in PUBLISHED}
         one = calibrated(teacher, student, samples=1)
         found |= one.variants | {"alignment": one.value}
-    found["mechanism"] = float(np.nanmax([found["alignment"], found["algorithm"]]))
+    found["mechanism"] = float(np.fmax(found["alignment"], found["algorithm"]))
     return found
 
 

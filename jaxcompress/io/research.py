@@ -180,7 +180,8 @@ def read_out(
       model: from `from_haiku`.
       config: Tracr's, with `residual_labels` and `input_encoding`.
       variable: the output that is read, such as `hist_8`.
-      symbols: token 0 is the start, 1 to `symbols` the first symbols of the program, in its order.
+      symbols: token 0 is the start, 1 to `symbols` the first symbols of the program, in its order,
+        and `symbols` + 1 the padding.
       values: logit v is the basis direction `variable:v`, and 0 where there is none.
 
     Raises:
@@ -189,11 +190,11 @@ def read_out(
     Example:
       >>> model, told = from_haiku(arrays, config), config  # doctest: +SKIP
       >>> read_out(model, told, "hist_8", 3, 6).config.vocab  # doctest: +SKIP
-      4
+      6
     """
     encoding, labels = config["input_encoding"], list(config["residual_labels"])
     plain = [token for name, token in encoding.items() if name not in ("BOS", "compiler_pad")]
-    rows = np.array([encoding["BOS"], *sorted(plain)[:symbols]])
+    rows = np.array([encoding["BOS"], *sorted(plain)[:symbols], encoding["compiler_pad"]])
     head = np.zeros((len(labels), values), np.float32)
     for value in range(values):
         if f"{variable}:{value}" in labels:

@@ -20,6 +20,7 @@ def grids(
     panels: Mapping[str, Any],
     *,
     columns: Mapping[str, Sequence[str]] | None = None,
+    rows: Sequence[str] | None = None,
     unit: str = "",
     ylabel: str = "layer",
     signed: bool = True,
@@ -31,6 +32,7 @@ def grids(
     Args:
       panels: by title, (row, column) numbers; NaN is grey.
       columns: names of the columns by title; numbers without.
+      rows: names of the rows of all panels; numbers without.
       unit: of the numbers.
       ylabel: what the rows are.
       signed: red below 0 and blue above, white at 0; else white to blue from 0.
@@ -67,7 +69,7 @@ def grids(
             norm = Normalize(-limit if signed else 0, limit)
             axes, bar = _place(figure, x, y, one)
             image = axes.imshow(one, cmap=colours, norm=norm, aspect="auto")
-            _label(axes, title, one, names.get(title), ylabel)
+            _label(axes, title, one, names.get(title), ylabel, rows)
             figure.colorbar(image, cax=bar).outline.set_visible(False)
             bar.tick_params(labelsize=SIZE - 1, length=2, color=GREY, labelcolor=INK)
             bar.set_title(unit, size=SIZE - 1, color=INK, loc="left")
@@ -96,10 +98,11 @@ def _place(figure: Any, x: float, y: float, one: np.ndarray) -> tuple[Any, Any]:
 
 
 def _label(
-    axes: Any, title: str, one: np.ndarray, names: Sequence[str] | None, ylabel: str
-) -> None:
+    axes: Any, title: str, one: np.ndarray, names: Sequence[str] | None, ylabel: str,
+    rows: Sequence[str] | None,
+) -> None:  # fmt: skip
     axes.set_title(title, size=SIZE + 1, color=INK, loc="left")
-    axes.set_yticks(range(one.shape[0]))
+    axes.set_yticks(range(one.shape[0]), rows)
     names = list(map(str, range(one.shape[1]))) if names is None else list(names)
     axes.set_xticks(range(one.shape[1]), names, rotation=90 if max(map(len, names)) > 2 else 0)
     axes.tick_params(labelsize=SIZE, length=0, labelcolor=INK)

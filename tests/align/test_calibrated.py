@@ -81,6 +81,13 @@ def test_merged_components_keep_their_mass():
     np.testing.assert_allclose(found.plan[0, :2], masses(teacher)[:2], atol=1e-9)
 
 
+def test_where_nothing_matters_there_is_no_score():
+    one = made_up(0)
+    idle = dataclasses.replace(one, logits=1e-7 * one.logits, effects=1e-7 * one.effects)
+    assert np.isnan(calibrated(idle, one, samples=10).value)
+    assert calibrated(one, idle, samples=10).raw > 0.9  # alike, if small: scale does not count
+
+
 def test_profiles_of_other_prompts_are_refused():
     other = dataclasses.replace(made_up(1), logits=made_up(1).logits[:, :5])
     with pytest.raises(ValueError, match="the same prompts and vocabulary for both models"):
