@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxcompress.ablate.forward import run, start
 from jaxcompress.ablate.interventions import components, replacements
-from jaxcompress.ablate.sweep import measure
+from jaxcompress.ablate.sweep import chunk_size, measure
 from jaxcompress.align.causal import marks
 from jaxcompress.align.measured import Profile
 from jaxcompress.align.profile import recorded
@@ -18,6 +18,8 @@ from jaxcompress.align.robustness import drops
 from jaxcompress.tasks.prompts import Prompts
 
 __all__ = ["Job", "important", "jobs", "redundancy", "together"]
+
+_TOGETHER = 8  # groups that are measured at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,13 +67,18 @@ def together(
       (1, 64)
     """
     base = start(model, prompts, recorded)
-    items = components(model.config, [_off(group) for group in groups])
+    # All groups from the first layer on, filled up with one of both kinds: so every call has the
+    # same program, and compiling it takes longer than running it does in a small model.
+    size = min(_TOGETHER, chunk_size(model.config, base.prompts))
+    filled = [*groups, *[("head 0.0", "mlp 0")] * (size - len(groups) % size)]
+    items = components(model.config, [_off(group) for group in filled])
+    items = dataclasses.replace(items, layers=np.zeros_like(items.layers))
     edits = None
     if replacement != "zero":
         taps = run(model, base.prompts, tokens=base.prompts.corrupted, taps=items.fields).taps
         edits = replacements(taps, replacement, base.prompts)
-    found = measure(model, base, items, edits, metric=recorded, progress=False).per_example
-    found = np.asarray(found)
+    effects = measure(model, base, items, edits, metric=recorded, chunk=size, progress=False)
+    found = np.asarray(effects.per_example)[: len(groups)]
     return found[..., 0], found[..., 1:]
 
 
