@@ -44,7 +44,11 @@ class Judge:
         unrelated: Mapping[str, Model] | None = None,
     ) -> None:
         check.known("aligned", aligned, sets)
-        self._sets, self._prompts = dict(sets), sets[aligned]
+        # All of one shape: a student is then compiled once and not for every task.
+        every = [one for prompts in sets.values() for one in prompts]
+        padded = iter(tasks.alike(every, teacher.config.context))
+        self._sets = {name: [next(padded) for _ in prompts] for name, prompts in sets.items()}
+        self._prompts = self._sets[aligned]
         self._teacher = [profile(teacher, one, progress=False) for one in self._prompts]
         self._unrelated = [
             {name: profile(model, one, progress=False) for name, model in (unrelated or {}).items()}
