@@ -133,7 +133,7 @@ def test_batch_of_keys_refused(word_level):
 def test_unknown_names_and_options_refused(word_level):
     with pytest.raises(ValueError, match="did you mean 'numerals'"):
         tasks.get("numeral", word_level, 2, jax.random.key(0))
-    with pytest.raises(ValueError, match=r"'ioi'\): expected options: order, got 'template'"):
+    with pytest.raises(ValueError, match=r"'ioi'\): expected options: names, order, templates, got 'template'"):
         tasks.get("ioi", word_level, 2, jax.random.key(0), template=1)
     with pytest.raises(ValueError, match="options: ahead, got 'members'"):
         tasks.get("numerals", word_level, 2, jax.random.key(0), members="months")
