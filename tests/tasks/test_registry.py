@@ -133,9 +133,11 @@ def test_batch_of_keys_refused(word_level):
 def test_unknown_names_and_options_refused(word_level):
     with pytest.raises(ValueError, match="did you mean 'numerals'"):
         tasks.get("numeral", word_level, 2, jax.random.key(0))
-    with pytest.raises(ValueError, match=r"'ioi'\): expected options: names, order, templates, got 'template'"):
+    with pytest.raises(
+        ValueError, match=r"'ioi'\): expected options: names, order, templates, got 'template'"
+    ):
         tasks.get("ioi", word_level, 2, jax.random.key(0), template=1)
-    with pytest.raises(ValueError, match="options: ahead, got 'members'"):
+    with pytest.raises(ValueError, match="options: ahead, shown, verbs, got 'members'"):
         tasks.get("numerals", word_level, 2, jax.random.key(0), members="months")
     with pytest.raises(ValueError, match="count: expected a whole number >= 1, got 0"):
         tasks.get("ioi", word_level, 0, jax.random.key(0))
