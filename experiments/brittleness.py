@@ -21,8 +21,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxcompress import check, finetune, io, runs, tasks
 from jaxcompress import config as configs
-from jaxcompress import finetune, io, runs, tasks
 from jaxcompress.judge import Judge
 from jaxcompress.models import Model, create
 from jaxcompress.report.dots import dots, interval
@@ -90,7 +90,7 @@ def run(config: Config, progress: bool = True) -> list[dict[str, Any]]:
 def drawn(
     teacher: Model, names: Sequence[str], config: Config, seed: int
 ) -> dict[str, list[tasks.Prompts]]:
-    """Prompts that nobody trains on, as asked in training and in every other way."""
+    """Prompts of another key than those trained on, as asked in training and in other ways."""
     settings = (teacher.tokenizer, config.count, jax.random.key(1000 + seed))
     context = teacher.config.context
     shifted = [
@@ -98,6 +98,8 @@ def drawn(
         for name in names
         for prompts in tasks.shifted(name, *settings, context=context)[0].values()
     ]
+    if not shifted:
+        raise check.fail("distill.data.tasks", "tasks that can be asked in other ways", names)
     plain = [tasks.get(name, *settings, context=context) for name in names]
     return {"accuracy": plain, "shifted": shifted}
 
@@ -122,15 +124,15 @@ def main() -> None:
     for way in dict.fromkeys(row["way"] for row in rows):
         of = [row for row in alike if row["way"] == way]
         values = [np.array([row[key] for row in of]) for key in ("steps", *MEASURES)]
-        told = [f"{v.mean():.3g} ± {interval(v):.2g}" if len(v) else "n/a" for v in values]
-        cells.append((way, str(len(of)), *told))
+        means = [f"{v.mean():.3g} ± {interval(v):.2g}" if len(v) else "n/a" for v in values]
+        cells.append((way, str(len(of)), *means))
     columns = ("trained", "seeds", "updates", *MEASURES.values())
     at = f"The shortest training with an accuracy of {config.enough:g}"
     measures = {key: MEASURES[key] for key in ("shifted", "brittleness", "worst", "alignment")}
     everything = scatter(
         rows, x="accuracy", measures=measures, by="way", xlabel=MEASURES["accuracy"]
     )
-    folder_page = publish(
+    told = publish(
         folder.directory,
         "Are distilled models brittle?",
         figures={
@@ -140,7 +142,7 @@ def main() -> None:
         tables={f"{at}: mean and half its 95 % interval": Section(columns, tuple(cells))},
         config=configs.to_dict(config),
     )
-    print(folder_page)
+    print(told)
 
 
 if __name__ == "__main__":

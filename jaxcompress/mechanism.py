@@ -120,14 +120,15 @@ def _aligned(prompts: tasks.Prompts) -> np.ndarray:
     return np.flatnonzero(group.reshape(-1) == size.argmax())
 
 
-def _where(model: Model, prompts: tasks.Prompts, found: circuits.Circuit, config: CircuitConfig):
+def _where(
+    model: Model, prompts: tasks.Prompts, found: circuits.Circuit, config: CircuitConfig
+) -> Any:
     """A heat map: nodes of the circuit against the words of a prompt."""
     rows = _aligned(prompts)
     same = jax.tree.map(lambda leaf: np.asarray(leaf)[rows], prompts)
     scores = circuits.attribute(
-        model, same, level="node", method="eap", metric=config.metric,
-        replacement=config.replacement, batch=config.batch, per_position=True,
-    )  # fmt: skip
+        model, same, level="node", steps=config.steps, per_position=True, **_shared(config)
+    )
     length = int(same.attention_mask[0].sum())
     inside = [name for name in scores.graph.senders if name in set(found.nodes)]
     columns = [scores.graph.senders.index(name) for name in inside]
@@ -140,17 +141,22 @@ def _where(model: Model, prompts: tasks.Prompts, found: circuits.Circuit, config
         rows=[inside[i] for i in strongest], ylabel="",
     )  # fmt: skip
     said = (
-        f"By gradient (EAP), if what the node writes at that word came from the corrupted prompt; "
+        "By EAP-IG, if what the node writes at that word came from the corrupted prompt; "
         f"mean over {len(rows)} prompts with the same words changed. The words are of the first."
     )
     return figure(drawn, f"Where in the prompt the {len(strongest)} strongest nodes work.", said)
 
 
-def _find(model, seen, other, config) -> tuple[circuits.Circuit, dict[str, Any], Any]:
-    """The circuit, what is known of it, and its faithfulness by size."""
+def _shared(config: CircuitConfig) -> dict[str, Any]:
+    """What every measurement of this circuit takes."""
     memory = None if config.memory is None else config.memory << 20
     shared = {"metric": config.metric, "replacement": config.replacement}
-    shared |= {"batch": config.batch, "memory": memory}
+    return shared | {"batch": config.batch, "memory": memory}
+
+
+def _find(model, seen, other, config) -> tuple[circuits.Circuit, dict[str, Any], Any]:
+    """The circuit, what is known of it, and its faithfulness by size."""
+    shared = _shared(config)
     scores = circuits.attribute(model, seen, method=config.method, steps=config.steps, **shared)
     clean, corrupted = float(scores.clean.mean()), float(scores.corrupted.mean())
     record: dict[str, Any] = {"clean": clean, "corrupted": corrupted, "warning": None}

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import jaxcompress as jc
+from jaxcompress import mechanism
 from jaxcompress.circuits import Circuit
 from jaxcompress.mechanism import CircuitConfig, circuit
 
@@ -32,8 +33,23 @@ def test_a_circuit_in_a_folder(tmp_path):
     page = (out / "report.html").read_text()
     assert "data:image/svg+xml" in page
     assert "On other prompts" in page
+    assert "Where in the prompt" in page
     with pytest.raises(ValueError, match="expected a new or empty directory"):
         circuit("builtin:student", out, SMALL)
+
+
+def test_prompts_that_are_aligned_stand_together():
+    """The largest group that has its changed words in the same places."""
+    model = jc.load("builtin:student")
+    prompts = jc.tasks.get("ioi", model.tokenizer, 24, jax.random.key(0))
+    rows = mechanism._aligned(prompts)
+    changed = np.asarray(prompts.tokens) != np.asarray(prompts.corrupted)
+    assert 2 <= len(rows) < 24
+    assert (changed[rows] == changed[rows[0]]).all()
+    assert len(set(np.asarray(prompts.answer_position)[rows].tolist())) == 1
+    rest = np.setdiff1d(np.arange(24), rows)
+    kinds = [changed[r].tobytes() + bytes([int(prompts.answer_position[r])]) for r in rest]
+    assert max(map(kinds.count, kinds)) <= len(rows)
 
 
 def test_a_task_that_the_model_cannot_do(tmp_path):

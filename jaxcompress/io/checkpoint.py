@@ -18,7 +18,7 @@ from jaxcompress import check, files, tree
 
 __all__ = ["latest", "prepare", "restore", "save"]
 
-_MANIFEST = "manifest.json"  # size and CRC-32 of every file; without it a checkpoint is not whole
+_MANIFEST = "manifest.json"  # without it a checkpoint is not whole
 
 
 def prepare(directory: str | Path, size: int = 0) -> Path:
@@ -78,8 +78,8 @@ def save(directory: str | Path, step: int, state: Any, *, keep: int = 2) -> None
     try:
         with files.atomic_directory(directory / str(step), overwrite=True) as temporary:
             ocp.save(str(temporary), state, overwrite=True)
-            found = json.dumps(_contents(temporary), indent=1)
-            (temporary / _MANIFEST).write_text(found, encoding="utf-8")
+            found = {"files": _contents(temporary), "leaves": _kinds(state)}
+            (temporary / _MANIFEST).write_text(json.dumps(found, indent=1), encoding="utf-8")
     except (OSError, ValueError) as error:
         raise _unwritable(directory, size, str(error).splitlines()[0]) from None
     earlier = sorted(other for other in _steps(directory) if other < step)
@@ -138,11 +138,13 @@ def restore(directory: str | Path, like: Any, step: int | None = None) -> Any:
     problem = _damage(path)
     if problem is not None:
         raise check.fail(str(path), "a whole checkpoint", problem)
-    try:
-        return ocp.load(str(path), jax.tree.map(_abstract, like))
-    except (ValueError, KeyError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise check.fail(str(path), "a checkpoint of this kind of state", reason) from None
+    # Orbax finds this half-way only, and leaves readers behind that complain when collected.
+    there, asked = _manifest(path)["leaves"], _kinds(like)
+    for name in sorted(there.keys() | asked.keys()):
+        if there.get(name) != asked.get(name):
+            got = f"{name}: {there.get(name, 'nothing')} for {asked.get(name, 'nothing')}"
+            raise check.fail(str(path), "a checkpoint of this kind of state", got)
+    return ocp.load(str(path), jax.tree.map(_abstract, like))
 
 
 def _steps(directory: Path) -> list[int]:
@@ -167,15 +169,30 @@ def _contents(path: Path) -> dict[str, list[int]]:
     return found
 
 
+def _kinds(state: Any) -> dict[str, str]:
+    """The shape of every leaf, and the type of random keys; other types are converted."""
+    return {
+        name: f"{leaf.dtype} {leaf.shape}"
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        else f"shape {leaf.shape}"
+        for name, leaf in tree.paths(state).items()
+    }
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    """Size and CRC-32 of every file, and the kind of every leaf."""
+    return json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+
+
 def _damage(path: Path) -> str | None:
     """What is wrong with a checkpoint, if anything is.
 
     Orbax finds most of this too, but late, in threads, with pages of messages.
     """
     try:
-        expected = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+        expected = _manifest(path)["files"]
         contents = _contents(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError) as error:
         return f"its {_MANIFEST} cannot be read ({type(error).__name__})"
     changed = [name for name, content in expected.items() if contents.get(name) != content]
     return f"{changed[0]} is missing or changed" if changed else None

@@ -54,29 +54,26 @@ def scatter(
     grid = figure.subplots(lines, columns, squeeze=False)
     for axes in grid.flat[len(measures) :]:
         axes.remove()
-    told: set[str] = set()
     for axes, (key, name) in zip(grid.flat, measures.items(), strict=False):
         for number, row in enumerate(rows, 1):
             if not np.isfinite(row[key]):
                 continue
             i = ways.index(row[by])
-            what = row[by] if label is None else f"{number} {row[label]}"
-            first = label is not None or row[by] not in told
-            what = what if first and key == next(iter(measures)) else None
-            told.add(row[by])
             style = {"color": _COLOURS[i % 6], "marker": _MARKS[i % 6], "markersize": 6}
+            what = row[by] if label is None else f"{number} {row[label]}"
             axes.plot(row[x], row[key], linestyle="", label=what, **style)
-            if label is None:
-                continue
-            place = {"xytext": (5, 3), "textcoords": "offset points"}
-            axes.annotate(str(number), (row[x], row[key]), size=SIZE - 1, color=INK, **place)
+            if label is not None:
+                place = {"xytext": (5, 3), "textcoords": "offset points"}
+                axes.annotate(str(number), (row[x], row[key]), size=SIZE - 1, color=INK, **place)
         tidy(axes, grid="y")
         axes.margins(0.12)
         axes.set_xlabel(xlabel or x, size=SIZE, color=INK)
         axes.set_ylabel(name, size=SIZE, color=INK)
+    marks, names = grid.flat[0].get_legend_handles_labels()
+    once = dict(zip(names, marks, strict=True))
     figure.legend(
-        loc="lower center", ncols=2, fontsize=SIZE, frameon=False, bbox_to_anchor=(0.5, 1.0),
-        labelcolor=INK,
+        list(once.values()), list(once), loc="lower center", ncols=2, fontsize=SIZE, frameon=False,
+        bbox_to_anchor=(0.5, 1.0), labelcolor=INK,
     )  # fmt: skip
     figure.tight_layout()
     return png(figure)

@@ -135,12 +135,25 @@ def test_there_is_none(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "other",
-    [{"w": jnp.ones(3)}, {**state(0), "w": jnp.ones((5, 5))}, {**state(0), "x": jnp.ones(1)}],
+    ("other", "problem"),
+    [
+        ({"w": jnp.ones((3, 2))}, r"half: shape \(4,\) for nothing"),
+        ({**state(0), "w": jnp.ones((5, 5))}, r"w: shape \(3, 2\) for shape \(5, 5\)"),
+        ({**state(0), "x": jnp.ones(1)}, r"x: nothing for shape \(1,\)"),
+        ({**state(0), "step": jax.random.key(0)}, r"step: shape \(\) for key<fry> \(\)"),
+    ],
 )
-def test_trees_of_another_kind(folder, other):
-    with pytest.raises(ValueError, match="/8: expected a checkpoint of this kind of state"):
+def test_trees_of_another_kind(folder, other, problem):
+    match = f"/8: expected a checkpoint of this kind of state, got {problem}"
+    with pytest.raises(ValueError, match=match):
         checkpoint.restore(folder, other)
+
+
+def test_other_types_are_converted(folder):
+    """A state saved in half precision can be read into full precision."""
+    found = checkpoint.restore(folder, {**state(0), "half": jnp.zeros(4, jnp.float32)})
+    assert found["half"].dtype == jnp.float32
+    np.testing.assert_array_equal(found["half"], 8.0)
 
 
 def test_folders_that_cannot_be_written_to(tmp_path, capfd):
