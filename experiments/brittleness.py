@@ -67,24 +67,29 @@ class Config:
     run: str = "runs/brittleness"
 
 
-def run(config: Config, progress: bool = True) -> list[dict[str, Any]]:
+def run(config: Config, folder: runs.Run) -> list[dict[str, Any]]:
     """One row for each way, length of training and seed; those of the teacher first."""
     teacher, rows = io.load(config.teacher), []
     layers, unrelated = finetune.every_other_layer(teacher), {"other": io.load(config.unrelated)}
     for seed in range(config.seeds):
         data = dataclasses.replace(config.distill.data, seed=seed)
         judge = Judge(teacher, drawn(teacher, data.tasks, config, seed), "accuracy", unrelated)
-        rows.append({"way": "teacher", "steps": 0, "seed": seed} | judge(teacher))
+        about = {"way": "teacher", "steps": 0, "seed": seed}
+        rows.append(runs.remember(folder, about, judge, teacher))
         fresh = create(layers.config, key=jax.random.key(seed), tokenizer=teacher.tokenizer)
         starts = dict(zip(STARTS, (layers, fresh), strict=True))
         for start, signal, steps in itertools.product(STARTS, SIGNALS, config.steps):
             how = dataclasses.replace(
                 config.distill, loss=SIGNALS[signal], steps=steps, seed=seed, data=data
             )
-            student = finetune.distilled(teacher, starts[start], how, progress=progress)
-            rows.append({"way": f"{signal}, {start}", "steps": steps, "seed": seed})
-            rows[-1] |= judge(student)
+            about = {"way": f"{signal}, {start}", "steps": steps, "seed": seed}
+            rows.append(runs.remember(folder, about, student, judge, teacher, starts[start], how))
     return rows
+
+
+def student(judge: Judge, teacher: Model, *how: Any) -> dict[str, float]:
+    """What is found of a student that was trained so."""
+    return judge(finetune.distilled(teacher, *how))
 
 
 def drawn(
@@ -116,10 +121,8 @@ def equals(rows: Sequence[dict[str, Any]], enough: float) -> list[dict[str, Any]
 def main() -> None:
     """Runs, draws, writes the page, prints the table."""
     config = configs.from_args(Config, ROOT / "configs" / "brittleness" / "default.yaml")
-    folder = runs.start(ROOT / config.run, config, 0, overwrite=True)
-    rows = run(config)
-    for row in rows:
-        runs.log(folder, **row)
+    folder = runs.start(ROOT / config.run, config, 0, overwrite=True, resume=True)
+    rows = run(config, folder)
     alike, cells = equals(rows, config.enough), []
     for way in dict.fromkeys(row["way"] for row in rows):
         of = [row for row in alike if row["way"] == way]
@@ -129,15 +132,13 @@ def main() -> None:
     columns = ("trained", "seeds", "updates", *MEASURES.values())
     at = f"The shortest training with an accuracy of {config.enough:g}"
     measures = {key: MEASURES[key] for key in ("shifted", "brittleness", "worst", "alignment")}
-    everything = scatter(
-        rows, x="accuracy", measures=measures, by="way", xlabel=MEASURES["accuracy"]
-    )
+    every = scatter(rows, x="accuracy", measures=measures, by="way", xlabel=MEASURES["accuracy"])
     told = publish(
         folder.directory,
         "Are distilled models brittle?",
         figures={
             "equal": (dots(alike, by="way", measures=MEASURES), at, "Mean and 95 % interval."),
-            "all": (everything, "Every student", "One mark for each way, length and seed."),
+            "all": (every, "Every student", "One mark for each way, length and seed."),
         },
         tables={f"{at}: mean and half its 95 % interval": Section(columns, tuple(cells))},
         config=configs.to_dict(config),

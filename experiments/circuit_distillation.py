@@ -70,7 +70,7 @@ class Config:
     run: str = "runs/circuit_distillation"
 
 
-def run(config: Config, progress: bool = True) -> list[dict[str, Any]]:
+def run(config: Config, folder: runs.Run) -> list[dict[str, Any]]:
     """One row for each way and seed."""
     teacher, rows = io.load(config.teacher), []
     start, unrelated = finetune.every_other_layer(teacher), {"other": io.load(config.unrelated)}
@@ -81,9 +81,14 @@ def run(config: Config, progress: bool = True) -> list[dict[str, Any]]:
         more = extras(teacher, start, config, judge, seed)
         for way in config.ways:
             extra = more[check.known("ways", way, more)]
-            student = finetune.distilled(teacher, start, how, extra=extra, progress=progress)
-            rows.append({"way": way, "seed": seed} | judge(student))
+            about = {"way": way, "seed": seed}
+            rows.append(runs.remember(folder, about, student, judge, teacher, start, how, extra))
     return rows
+
+
+def student(judge: Judge, teacher: Model, start: Model, how: Any, extra: Any) -> dict[str, float]:
+    """What is found of a student that was trained so."""
+    return judge(finetune.distilled(teacher, start, how, extra=extra))
 
 
 def drawn(teacher: Model, config: Config, seed: int) -> dict[str, list[tasks.Prompts]]:
@@ -122,10 +127,8 @@ def extras(teacher: Model, start: Model, config: Config, judge: Any, seed: int) 
 def main() -> None:
     """Runs, draws, writes the page, prints the table."""
     config = configs.from_args(Config, ROOT / "configs" / "circuit_distillation" / "default.yaml")
-    folder = runs.start(ROOT / config.run, config, 0, overwrite=True)
-    rows = run(config)
-    for row in rows:
-        runs.log(folder, **row)
+    folder = runs.start(ROOT / config.run, config, 0, overwrite=True, resume=True)
+    rows = run(config, folder)
     cells = []
     for way in config.ways:
         values = [np.array([row[key] for row in rows if row["way"] == way]) for key in MEASURES]

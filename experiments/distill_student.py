@@ -62,7 +62,7 @@ class Config:
     run: str = "runs/distill_student"
 
 
-def run(config: Config, progress: bool = True) -> list[dict[str, Any]]:
+def run(config: Config, folder: runs.Run) -> list[dict[str, Any]]:
     """One row for each loss, number of steps and seed."""
     teacher, rows = io.load(config.teacher), []
     shape = dataclasses.replace(teacher.config, layers=config.layers)
@@ -75,11 +75,19 @@ def run(config: Config, progress: bool = True) -> list[dict[str, Any]]:
         fresh = create(shape, key=jax.random.key(seed), tokenizer=teacher.tokenizer)
         for steps, loss in itertools.product(config.steps, config.losses):
             how = dataclasses.replace(config.distill, loss=loss, steps=steps, seed=seed, data=data)
-            student = finetune.distilled(teacher, fresh, how, progress=progress)
-            row = {"loss_name": loss, "steps": steps, "seed": seed}
-            row |= {"loss": examples.judged(student, data)["loss"]}
-            rows.append(row | judge(student) | {"kl": divergence(teacher, student, prompts)})
+            about = {"loss_name": loss, "steps": steps, "seed": seed}
+            rows.append(runs.remember(folder, about, student, judge, teacher, fresh, how, prompts))
     return rows
+
+
+def student(
+    judge: Judge, teacher: Model, start: Model, how: finetune.DistillConfig,
+    prompts: Sequence[tasks.Prompts],
+) -> dict[str, float]:  # fmt: skip
+    """Held-out loss, accuracy, alignment and divergence of a student that was trained so."""
+    done = finetune.distilled(teacher, start, how)
+    loss = {"loss": examples.judged(done, how.data)["loss"]}
+    return loss | judge(done) | {"kl": divergence(teacher, done, prompts)}
 
 
 def divergence(teacher: Model, student: Model, prompts: Sequence[tasks.Prompts]) -> float:
@@ -100,10 +108,8 @@ def divergence(teacher: Model, student: Model, prompts: Sequence[tasks.Prompts])
 def main() -> None:
     """Runs, draws, writes the page, prints the table."""
     config = configs.from_args(Config, ROOT / "configs" / "distill_student" / "default.yaml")
-    folder = runs.start(ROOT / config.run, config, 0, overwrite=True)
-    rows = run(config)
-    for row in rows:
-        runs.log(folder, **row)
+    folder = runs.start(ROOT / config.run, config, 0, overwrite=True, resume=True)
+    rows = run(config, folder)
     cells = []
     for steps, name in itertools.product(config.steps, config.losses):
         of = [row for row in rows if (row["loss_name"], row["steps"]) == (name, steps)]

@@ -4,15 +4,16 @@
     .venv/bin/python experiments/frontier.py            the built-in teacher and its descendants
     .venv/bin/python experiments/frontier.py --quick    seconds
 
-Every model is pruned, distilled, or trained from scratch. For each: accuracy, parameters, FLOPs,
-latency and energy (where the device can be read), against the size of its circuits at one
-faithfulness, how many heads serve more than one task, and how far it works as the teacher does.
+For every model: accuracy, parameters, FLOPs, latency and energy (where the device can be read), and
+the size of its circuits at one faithfulness, the heads that serve several tasks, and alignment.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import functools
+import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ class Config:
       recover: how a pruned model is trained again.
       faithfulness: that a circuit must reach.
       count: prompts of each task.
-      seed: of prompts and training.
+      seed: of the prompts.
       run: run folder.
     """
 
@@ -73,35 +74,45 @@ class Config:
     run: str = "runs/frontier"
 
 
-def models(config: Config) -> Iterator[tuple[str, str, Model]]:
-    """Name, way it was made, and model."""
-    teacher = io.load(config.teacher)
-    yield config.teacher, "teacher", teacher
+def models(config: Config) -> Iterator[tuple[str, str, Callable[[], Model]]]:
+    """Name, way it is made, and what makes it."""
+    yield config.teacher, "teacher", functools.partial(io.load, config.teacher)
     for name in config.students:
-        yield name, "from scratch" if "from-scratch" in name else "distilled", io.load(name)
-    for share in config.shares:
-        how = dataclasses.replace(config.prune, sparsity=share)
-        small = prune.shrink(teacher, prune_gates(teacher, how, progress=False))
-        yield f"pruned {share:.0%}", "pruned", small
-        recovered = finetune.distilled(teacher, small, config.recover)
-        yield f"pruned {share:.0%}, recovered", "recovered", recovered
+        way = "from scratch" if "from-scratch" in name else "distilled"
+        yield name, way, functools.partial(io.load, name)
+    for share, way in itertools.product(config.shares, ("pruned", "recovered")):
+        yield f"{way} {share:.0%}", way, functools.partial(pruned, config, share, way)
 
 
-def run(config: Config, progress: bool = True) -> list[dict[str, Any]]:
+def pruned(config: Config, share: float, way: str) -> Model:
+    """The teacher without a share of its heads and neurons, trained again or not."""
+    teacher, how = io.load(config.teacher), dataclasses.replace(config.prune, sparsity=share)
+    small = prune.shrink(teacher, prune_gates(teacher, how, progress=False))
+    return finetune.distilled(teacher, small, config.recover) if way == "recovered" else small
+
+
+def run(config: Config, folder: runs.Run) -> list[dict[str, Any]]:
     """One row for each model."""
     teacher, key = io.load(config.teacher), jax.random.key(1000 + config.seed)
     prompts = {name: tasks.get(name, teacher.tokenizer, config.count, key) for name in config.tasks}
     unrelated = {"other": io.load(config.students[-1])} if config.students else None
     judge = Judge(teacher, {"accuracy": list(prompts.values())}, "accuracy", unrelated)
-    rows = []
-    for name, way, model in models(config):
-        spent = measure.cost(model, batch=16, length=min(32, model.config.context))
-        joules = spent.joules_per_token
-        row = {"model": name, "way": way, "parameters": prune.parameters(model.config)}
-        flops, ms = prune.flops_per_token(model.config, length=32), 1e3 * spent.latency_seconds
-        row |= {"flops": flops, "milliseconds": ms, "millijoules": 1e3 * (joules or np.nan)}
-        rows.append(row | explained(model, prompts, config.faithfulness) | judge(model))
-    return rows
+    judged = functools.partial(everything, judge, prompts, config.faithfulness)
+    return [
+        runs.remember(folder, {"model": name, "way": way}, judged, make)
+        for name, way, make in models(config)
+    ]
+
+
+def everything(judge: Judge, prompts: Any, target: float, make: Any) -> dict[str, float]:
+    """Size, cost, circuits, accuracy and alignment of a model."""
+    model = make()
+    spent = measure.cost(model, batch=16, length=min(32, model.config.context))
+    size = {"parameters": prune.parameters(model.config)}
+    size["flops"] = prune.flops_per_token(model.config, length=32)
+    size["milliseconds"] = 1e3 * spent.latency_seconds
+    size["millijoules"] = 1e3 * (spent.joules_per_token or np.nan)
+    return size | explained(model, prompts, target) | judge(model)
 
 
 def explained(model: Model, prompts: dict[str, Any], target: float) -> dict[str, float]:
@@ -121,26 +132,18 @@ def explained(model: Model, prompts: dict[str, Any], target: float) -> dict[str,
 def main() -> None:
     """Runs, draws, writes the page, prints the table."""
     config = configs.from_args(Config, ROOT / "configs" / "frontier" / "default.yaml")
-    folder = runs.start(ROOT / config.run, config, config.seed, overwrite=True)
-    rows = run(config)
-    for row in rows:
-        runs.log(folder, **row)
-    forms = {key: form for key, (_, form) in COLUMNS.items()}
-    cells = [(row["model"], *(form.format(row[k]) for k, form in forms.items())) for row in rows]
+    folder = runs.start(ROOT / config.run, config, config.seed, overwrite=True, resume=True)
+    rows = run(config, folder)
+    columns = COLUMNS.items()
+    cells = [(row["model"], *(form.format(row[key]) for key, (_, form) in columns)) for row in rows]
     found = Section(("model", *(name for name, _ in COLUMNS.values())), tuple(cells))
-    png = scatter(
-        rows, x="parameters", by="way", label="model",
-        measures={key: COLUMNS[key][0] for key in ("accuracy", "edges", "shared", "alignment")},
-    )  # fmt: skip
+    shown = {key: COLUMNS[key][0] for key in ("accuracy", "edges", "shared", "alignment")}
+    png = scatter(rows, x="parameters", by="way", label="model", measures=shown)
     what = f"Circuits by EAP-IG at {config.faithfulness:.0%} faithfulness, mean over tasks."
-    told = publish(
-        folder.directory,
-        f"Cost and explanation of {config.teacher} and its descendants",
-        figures={"frontier": (png, "Measures by parameters", what)},
-        tables={"All models": found},
-        config=configs.to_dict(config),
-    )
-    print(told)
+    title = f"Cost and explanation of {config.teacher} and its descendants"
+    figures = {"frontier": (png, "Measures by parameters", what)}
+    asked = configs.to_dict(config)
+    print(publish(folder.directory, title, figures=figures, tables={"Models": found}, config=asked))
 
 
 if __name__ == "__main__":

@@ -56,40 +56,45 @@ class Config:
     run: str = "runs/lora_finetune"
 
 
-def run(config: Config, progress: bool = True) -> list[dict[str, Any]]:
+def run(config: Config, folder: runs.Run) -> list[dict[str, Any]]:
     """One row for each way of training, rank and seed; rank 0 is the model as it was."""
     model, rows = io.load(config.model), []
     for seed in range(config.seeds):
         data = dataclasses.replace(config.lora.data, seed=seed)
         ways = [*config.variants, EVERYTHING]
-        start = {"rank": 0, "seed": seed, "trained": 0} | judged(model, data, config.others)
+        about = {"way": "before", "rank": 0, "seed": seed, "trained": 0}
+        start = runs.remember(folder, about, judged, model, data, config.others)
         rows += [start | {"way": way} for way in ways]
         for rank, variant in itertools.product(config.ranks, config.variants):
             how = dataclasses.replace(
                 config.lora, variant=variant.removesuffix("+"), rank=rank, alpha=2.0 * rank,
                 ratio=16.0 if variant == "lora+" else 1.0, seed=seed, data=data,
             )  # fmt: skip
-            adapter = finetune.adapted(model, how, progress=progress)
-            done = model.replace(params=lora.merge(model.params, adapter))
-            size = sum(leaf.size for leaf in jax.tree.leaves(lora.trainable(adapter)))
-            row = {"way": variant, "rank": rank, "seed": seed, "trained": size}
-            rows.append(row | judged(done, data, config.others))
-        done = everything(model, config, data, seed, progress)
-        row = {"way": EVERYTHING, "seed": seed, "trained": prune.parameters(model.config)}
-        rows += [row | {"rank": r} | judged(done, data, config.others) for r in config.ranks]
+            about = {"way": variant, "rank": rank, "seed": seed}
+            rows.append(runs.remember(folder, about, adapted, model, how, config))
+        about = {"way": EVERYTHING, "rank": config.ranks[0], "seed": seed}
+        whole = runs.remember(folder, about, everything, model, config, data, seed)
+        rows += [whole | {"rank": rank} for rank in config.ranks]
     return rows
 
 
-def everything(
-    model: Model, config: Config, data: examples.Data, seed: int, progress: bool
-) -> Model:
-    """The model with every parameter trained in as many updates."""
+def adapted(model: Model, how: finetune.LoraConfig, config: Config) -> dict[str, float]:
+    """What is found of the model with an adapter, and the number of parameters trained."""
+    adapter = finetune.adapted(model, how)
+    done = model.replace(params=lora.merge(model.params, adapter))
+    size = sum(leaf.size for leaf in jax.tree.leaves(lora.trainable(adapter)))
+    return {"trained": size} | judged(done, how.data, config.others)
+
+
+def everything(model: Model, config: Config, data: examples.Data, seed: int) -> dict[str, float]:
+    """What is found of the model with every parameter trained in as many updates."""
     optimizer = dataclasses.replace(config.lora.optimizer, rate=config.full_rate)
     how = finetune.DistillConfig(
         loss="cross_entropy", steps=config.lora.steps, batch=config.lora.batch, seed=seed,
         optimizer=optimizer, data=data,
     )  # fmt: skip
-    return finetune.distilled(model, model, how, progress=progress)
+    done = finetune.distilled(model, model, how)
+    return {"trained": prune.parameters(model.config)} | judged(done, data, config.others)
 
 
 def judged(model: Model, data: examples.Data, others: tuple[str, ...]) -> dict[str, float]:
@@ -101,10 +106,8 @@ def judged(model: Model, data: examples.Data, others: tuple[str, ...]) -> dict[s
 def main() -> None:
     """Runs, draws, writes the page, prints the table."""
     config = configs.from_args(Config, ROOT / "configs" / "lora_finetune" / "default.yaml")
-    folder = runs.start(ROOT / config.run, config, 0, overwrite=True)
-    rows = run(config)
-    for row in rows:
-        runs.log(folder, **row)
+    folder = runs.start(ROOT / config.run, config, 0, overwrite=True, resume=True)
+    rows = run(config, folder)
     cells = []
     for way, rank in dict.fromkeys((row["way"], row["rank"]) for row in rows):
         of = [row for row in rows if (row["way"], row["rank"]) == (way, rank)]

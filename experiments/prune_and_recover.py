@@ -60,7 +60,7 @@ class Config:
     run: str = "runs/prune_and_recover"
 
 
-def run(config: Config, progress: bool = True) -> list[dict[str, Any]]:
+def run(config: Config, folder: runs.Run) -> list[dict[str, Any]]:
     """One row for each share, way and seed; share 0 is the whole model."""
     whole, rows = io.load(config.model), []
     for seed in range(config.seeds):
@@ -73,30 +73,37 @@ def run(config: Config, progress: bool = True) -> list[dict[str, Any]]:
         judge = functools.partial(
             judged, Judge(whole, {"accuracy": prompts}, "accuracy", unrelated), data
         )
-        first = {"share": 0.0, "seed": seed} | judge(whole)
+        about = {"share": 0.0, "way": "whole", "seed": seed}
+        first = runs.remember(folder, about, judge, whole)
         rows += [first | {"way": way} for way in WAYS]
         for share in config.shares:
-            made = compressed(whole, share, seed, config, data, progress)
-            rows += [{"share": share, "way": way, "seed": seed} | judge(m) for way, m in made]
+            small = pruned(whole, share, seed, config)
+            for way in WAYS:
+                about = {"share": share, "way": way, "seed": seed}
+                made = way, whole, small, config, data
+                rows.append(runs.remember(folder, about, compressed, judge, *made))
     return rows
 
 
-def compressed(
-    whole: Model, share: float, seed: int, config: Config, data: examples.Data, progress: bool
-) -> list[tuple[str, Model]]:
-    """The three models of one size."""
+def pruned(whole: Model, share: float, seed: int, config: Config) -> Model:
+    """The model without a share of its heads and neurons."""
     looked = dataclasses.replace(config.prune.data, seed=seed)
     how = dataclasses.replace(config.prune, sparsity=share, data=looked)
-    small = prune.shrink(whole, prune_gates(whole, how, progress=False))
-    recover = dataclasses.replace(config.recover, data=data, seed=seed)
-    rate = dataclasses.replace(recover.optimizer, rate=config.scratch_rate)
-    scratch = dataclasses.replace(recover, loss="cross_entropy", optimizer=rate)
-    fresh = create(small.config, key=jax.random.key(seed), tokenizer=whole.tokenizer)
-    trained = [
-        finetune.distilled(whole, start, settings, progress=progress)
-        for start, settings in ((small, recover), (fresh, scratch))
-    ]
-    return list(zip(WAYS, (small, *trained), strict=True))
+    return prune.shrink(whole, prune_gates(whole, how, progress=False))
+
+
+def compressed(
+    judge: Any, way: str, whole: Model, small: Model, config: Config, data: examples.Data
+) -> dict[str, float]:
+    """What is found of the pruned model, of the recovered one, or of one of its shape."""
+    if way == WAYS[0]:
+        return judge(small)
+    how = dataclasses.replace(config.recover, data=data, seed=data.seed)
+    if way == WAYS[2]:
+        rate = dataclasses.replace(how.optimizer, rate=config.scratch_rate)
+        how = dataclasses.replace(how, loss="cross_entropy", optimizer=rate)
+        small = create(small.config, key=jax.random.key(data.seed), tokenizer=whole.tokenizer)
+    return judge(finetune.distilled(whole, small, how))
 
 
 def judged(judge: Judge, data: examples.Data, model: Model) -> dict[str, float]:
@@ -110,10 +117,8 @@ def judged(judge: Judge, data: examples.Data, model: Model) -> dict[str, float]:
 def main() -> None:
     """Runs, draws, writes the page, prints the table."""
     config = configs.from_args(Config, ROOT / "configs" / "prune_and_recover" / "default.yaml")
-    folder = runs.start(ROOT / config.run, config, 0, overwrite=True)
-    rows = run(config)
-    for row in rows:
-        runs.log(folder, **row)
+    folder = runs.start(ROOT / config.run, config, 0, overwrite=True, resume=True)
+    rows = run(config, folder)
     measures = ("parameters", "loss", "accuracy", "milliseconds", "alignment")
     cells = []
     for share, way in dict.fromkeys((row["share"], row["way"]) for row in rows):
@@ -134,14 +139,9 @@ def main() -> None:
         )
         for y, label in labels.items()
     }  # fmt: skip
-    told = publish(
-        folder.directory,
-        f"{config.model}, pruned, recovered, and trained from scratch",
-        figures=figures,
-        tables={"Means": Section(columns, tuple(cells))},
-        config=configs.to_dict(config),
-    )
-    print(told)
+    title = f"{config.model}, pruned, recovered, and trained from scratch"
+    tables, asked = {"Means": Section(columns, tuple(cells))}, configs.to_dict(config)
+    print(publish(folder.directory, title, figures=figures, tables=tables, config=asked))
 
 
 if __name__ == "__main__":

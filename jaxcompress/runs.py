@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import hashlib
 import importlib.metadata
 import json
 import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,11 @@ import numpy as np
 from jaxcompress import check, files
 from jaxcompress import config as configs
 
-__all__ = ["Run", "environment", "log", "rows", "start"]
+__all__ = ["Run", "environment", "log", "remember", "rows", "start"]
 
 PACKAGES = ("jaxcompress", "jax", "jaxlib", "flax", "numpy")
-MARKER = "run.json"
+MARKER, CONFIG, METRICS = "run.json", "config.yaml", "metrics.jsonl"
+LAST = "report.html"  # what a run writes at its end: one without it was interrupted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,13 +35,17 @@ class Run:
     Attributes:
       directory: holds config.yaml (as resolved), run.json (seed and environment) and metrics.jsonl.
       seed: the one number from which all randomness of the run is drawn.
+      known: rows of the interrupted run that this one continues.
     """
 
     directory: Path
     seed: int
+    known: tuple[dict[str, Any], ...] = ()
 
 
-def start(out: str | Path, config: Any, seed: int, *, overwrite: bool = False) -> Run:
+def start(
+    out: str | Path, config: Any, seed: int, *, overwrite: bool = False, resume: bool = False
+) -> Run:
     """Makes a run folder and records what is about to be run.
 
     Args:
@@ -47,9 +54,11 @@ def start(out: str | Path, config: Any, seed: int, *, overwrite: bool = False) -
         enough to run it again.
       seed: the seed of the run.
       overwrite: whether an earlier run in `out` may go; anything that is not a run never does.
+      resume: whether an earlier run in `out` is continued if it was interrupted and had the same
+        config, seed, sources, versions and device.
 
     Returns:
-      The run, to be handed to `log`.
+      The run, to be handed to `log` or `remember`.
 
     Example:
       >>> import tempfile
@@ -61,12 +70,47 @@ def start(out: str | Path, config: Any, seed: int, *, overwrite: bool = False) -
       ['config.yaml', 'run.json']
     """
     values = configs.to_yaml(config)
-    directory = files.fresh_directory(out, overwrite, marker=MARKER)
     record = {"seed": int(seed)} | environment()
+    known = _interrupted(Path(out), values, record) if resume else ()
+    directory = Path(out) if known else files.fresh_directory(out, overwrite, marker=MARKER)
     # The marker first: from here on the folder is known as a run, and may be overwritten as one.
     files.write_text(directory / MARKER, json.dumps(record, indent=2) + "\n")
-    files.write_text(directory / "config.yaml", values)
-    return Run(directory, int(seed))
+    files.write_text(directory / CONFIG, values)
+    if known:
+        files.write_text(directory / METRICS, "".join(f"{_line(row)}\n" for row in known))
+    return Run(directory, int(seed), known)
+
+
+def remember(
+    run: Run, about: dict[str, Any], measure: Callable[..., dict[str, Any]], *args: Any
+) -> dict[str, Any]:
+    """The row `about | measure(*args)`, logged at once; not measured again where it is known.
+
+    What makes a long experiment survive its interruption: `start(..., resume=True)` knows the rows
+    that were logged, and the rows of both runs together are those of one that was not interrupted.
+
+    Args:
+      run: of `start`.
+      about: which row it is; no two rows of a run agree in all of it.
+      measure: what takes long.
+      *args: its arguments.
+
+    Returns:
+      The row in plain numbers, text and lists, as it is logged.
+
+    Example:
+      >>> import tempfile
+      >>> run = Run(Path(tempfile.mkdtemp()), seed=0, known=({"width": 8, "loss": 0.5},))
+      >>> [remember(run, {"width": width}, lambda x: {"loss": 1 / x}, width) for width in (8, 4)]
+      [{'width': 8, 'loss': 0.5}, {'width': 4, 'loss': 0.25}]
+    """
+    about = json.loads(_line(about))
+    for row in run.known:
+        if about.items() <= row.items():
+            return row
+    row = json.loads(_line(about | measure(*args)))
+    log(run, **row)
+    return row
 
 
 def log(run: Run, **row: Any) -> None:
@@ -79,9 +123,8 @@ def log(run: Run, **row: Any) -> None:
       >>> rows(run.directory)
       [{'step': 1, 'loss': 0.5}]
     """
-    line = json.dumps(row, default=_plain) + "\n"
-    with (run.directory / "metrics.jsonl").open("a", encoding="utf-8") as file:
-        file.write(line)
+    with (run.directory / METRICS).open("a", encoding="utf-8") as file:
+        file.write(_line(row) + "\n")
 
 
 def rows(directory: str | Path) -> list[dict[str, Any]]:
@@ -91,7 +134,7 @@ def rows(directory: str | Path) -> list[dict[str, Any]]:
       >>> rows("no-such-folder")
       []
     """
-    path = Path(directory) / "metrics.jsonl"
+    path = Path(directory) / METRICS
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -102,7 +145,7 @@ def environment() -> dict[str, Any]:
 
     Example:
       >>> sorted(environment())
-      ['command', 'device', 'git', 'platform', 'python', 'started', 'versions']
+      ['command', 'device', 'git', 'platform', 'python', 'sources', 'started', 'versions']
     """
     devices = jax.devices()
     return {
@@ -117,7 +160,35 @@ def environment() -> dict[str, Any]:
             "count": len(devices),
         },
         "git": _git_revision(Path(__file__)),
+        "sources": _sources(),
     }
+
+
+def _interrupted(
+    directory: Path, values: str, record: dict[str, Any]
+) -> tuple[dict[str, Any], ...]:
+    """The rows of the run in a folder, if it did not end and was the same run in all else."""
+    same = ("seed", "python", "platform", "versions", "device", "sources")
+    try:
+        earlier = json.loads((directory / MARKER).read_text(encoding="utf-8"))
+        if (directory / LAST).exists() or any(earlier.get(k) != record[k] for k in same):
+            return ()
+        if (directory / CONFIG).read_text(encoding="utf-8") != values:
+            return ()
+        # What stands after the last end of line was being written when the run was killed.
+        whole = (directory / METRICS).read_text(encoding="utf-8").rpartition("\n")[0]
+        return tuple(json.loads(line) for line in whole.splitlines())
+    except (OSError, ValueError):
+        return ()
+
+
+def _sources() -> str:
+    """SHA-256 of the package and of the script that runs."""
+    script, package = Path(sys.argv[0]), Path(__file__).parent
+    content = hashlib.sha256()
+    for path in [*sorted(package.rglob("*.py")), *[script] * (script.suffix == ".py")]:
+        content.update(path.read_bytes() if path.is_file() else b"")
+    return content.hexdigest()
 
 
 def _version(package: str) -> str | None:
@@ -143,6 +214,10 @@ def _git_revision(source: Path) -> dict[str, Any] | None:
         return {"revision": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row, default=_plain)
 
 
 def _plain(value: Any) -> Any:

@@ -29,7 +29,7 @@ def test_a_run_records_its_config_and_environment(tmp_path):
     assert record["versions"]["jax"] == jax.__version__
     assert set(record["versions"]) == {"jaxcompress", "jax", "jaxlib", "flax", "numpy"}
     assert record["device"] == {"platform": "cpu", "kind": "cpu", "count": 8}
-    assert {"started", "command", "python", "platform", "git"} <= set(record)
+    assert {"started", "command", "python", "platform", "git", "sources"} <= set(record)
 
 
 def test_only_runs_are_overwritten(tmp_path):
@@ -45,6 +45,53 @@ def test_only_runs_are_overwritten(tmp_path):
     with pytest.raises(ValueError, match=r"earlier result with a run\.json"):
         runs.start(tmp_path / "home", Train(), seed=1, overwrite=True)
     assert (tmp_path / "home" / "thesis.tex").exists()
+
+
+def test_an_interrupted_run_is_continued(tmp_path):
+    """The rows of both parts are those of one run; what was measured is not measured again."""
+    measured = []
+
+    def measure(width):
+        measured.append(width)
+        if len(measured) == 3:
+            raise KeyboardInterrupt
+        return {"loss": jnp.float32(0.1) * width, "each": np.arange(2), "nothing": np.nan}
+
+    def experiment():
+        run = runs.start(tmp_path / "run", Train(), seed=0, overwrite=True, resume=True)
+        return [runs.remember(run, {"width": w}, measure, w) for w in (1, 2, 3)]
+
+    with pytest.raises(KeyboardInterrupt):
+        experiment()
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"width": 3, "lo')  # killed while it wrote
+    rows = experiment()
+    assert measured == [1, 2, 3, 3]
+    np.testing.assert_equal(runs.rows(tmp_path / "run"), rows)
+    assert [row["loss"] for row in rows] == [float(jnp.float32(0.1) * w) for w in (1, 2, 3)]
+    assert rows[0]["each"] == [0, 1] and math.isnan(rows[0]["nothing"])
+
+
+def test_only_the_same_run_is_continued(tmp_path, monkeypatch):
+    out, row = tmp_path / "run", {"width": 1, "loss": 0.5}
+
+    def known(config, seed, done=False):
+        """What a run finds after another one."""
+        runs.log(runs.start(out, Train(), seed=0, overwrite=True), **row)
+        if done:
+            (out / "report.html").write_text("")
+        return runs.start(out, config, seed, overwrite=True, resume=True).known
+
+    assert known(Train(), 0) == (row,)
+    assert known(Train(steps=5), 0) == ()
+    assert known(Train(), 1) == ()
+    assert known(Train(), 0, done=True) == ()
+    sources = iter(("before", "after"))
+    monkeypatch.setattr(runs, "_sources", lambda: next(sources, "later"))
+    assert known(Train(), 0) == ()
+    assert runs.rows(out) == []
+    with pytest.raises(ValueError, match="new or empty directory"):
+        runs.start(out, Train(steps=5), 0, resume=True)
 
 
 def test_a_wrong_config_does_not_cost_the_earlier_run(tmp_path):

@@ -173,7 +173,7 @@ def _kinds(state: Any) -> dict[str, str]:
     """The shape of every leaf, and the type of random keys; other types are converted."""
     return {
         name: f"{leaf.dtype} {leaf.shape}"
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
         else f"shape {leaf.shape}"
         for name, leaf in tree.paths(state).items()
     }
