@@ -11,6 +11,7 @@ run on others. Random scores are the control. Hanna et al. 2024; Mueller et al. 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,11 @@ class Config:
 def run(config: Config) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]:
     """A row for each task and method, a row for each size of their circuits, and the circuits."""
     model, rows, sizes, found = io.load(config.model), [], [], {}
+    asked = itertools.product(config.tasks, jax.random.split(jax.random.key(config.seed)))
+    drawn = [tasks.get(task, model.tokenizer, config.count, key) for task, key in asked]
+    drawn = iter(tasks.alike(drawn, model.config.context))
     for task in config.tasks:
-        keys = jax.random.split(jax.random.key(config.seed))
-        seen, other = (tasks.get(task, model.tokenizer, config.count, key) for key in keys)
+        seen, other = next(drawn), next(drawn)
         scored = {
             name: circuits.attribute(model, seen, method=name, steps=config.steps)
             for name in config.methods

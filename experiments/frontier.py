@@ -94,9 +94,10 @@ def pruned(config: Config, share: float, way: str) -> Model:
 def run(config: Config, folder: runs.Run) -> list[dict[str, Any]]:
     """One row for each model."""
     teacher, key = io.load(config.teacher), jax.random.key(1000 + config.seed)
-    prompts = {name: tasks.get(name, teacher.tokenizer, config.count, key) for name in config.tasks}
+    prompts = [tasks.get(name, teacher.tokenizer, config.count, key) for name in config.tasks]
     unrelated = {"other": io.load(config.students[-1])} if config.students else None
-    judge = Judge(teacher, {"accuracy": list(prompts.values())}, "accuracy", unrelated)
+    judge = Judge(teacher, {"accuracy": prompts}, "accuracy", unrelated)
+    prompts = tasks.alike(prompts, teacher.config.context)
     judged = functools.partial(everything, judge, prompts, config.faithfulness)
     return [
         runs.remember(folder, {"model": name, "way": way}, judged, make)
@@ -115,17 +116,17 @@ def everything(judge: Judge, prompts: Any, target: float, make: Any) -> dict[str
     return size | explained(model, prompts, target) | judge(model)
 
 
-def explained(model: Model, prompts: dict[str, Any], target: float) -> dict[str, float]:
+def explained(model: Model, prompts: list[tasks.Prompts], target: float) -> dict[str, float]:
     """Size of the circuits of the tasks that the model can do, and heads that several share."""
     sizes, used = [], np.zeros((model.config.layers, model.config.heads))
-    for one in prompts.values():
+    for one in prompts:
         scores = circuits.attribute(model, one, method="eap-ig")
         if scores.clean.mean() > scores.corrupted.mean() + 0.1:
             found, _ = circuits.smallest(model, one, scores, target)
             sizes.append((len(found), found.share))
             used += np.asarray(found.gates().heads)
     edges, share = np.mean(sizes, axis=0) if sizes else (np.nan, np.nan)
-    heads, shared = float((used > 0).sum()), float((used > 1).sum())
+    heads, shared = (used > 0).sum(), (used > 1).sum()
     return {"edges": edges, "edge_share": share, "heads": heads, "shared": shared}
 
 
@@ -134,8 +135,7 @@ def main() -> None:
     config = configs.from_args(Config, ROOT / "configs" / "frontier" / "default.yaml")
     folder = runs.start(ROOT / config.run, config, config.seed, overwrite=True, resume=True)
     rows = run(config, folder)
-    columns = COLUMNS.items()
-    cells = [(row["model"], *(form.format(row[key]) for key, (_, form) in columns)) for row in rows]
+    cells = [(row["model"], *(f.format(row[k]) for k, (_, f) in COLUMNS.items())) for row in rows]
     found = Section(("model", *(name for name, _ in COLUMNS.values())), tuple(cells))
     shown = {key: COLUMNS[key][0] for key in ("accuracy", "edges", "shared", "alignment")}
     png = scatter(rows, x="parameters", by="way", label="model", measures=shown)
