@@ -97,22 +97,27 @@ def batches(model: Model, data: Data, *, held_out: bool = False) -> tuple[list[A
 
 def _prompts(model: Model, data: Data, place: int, held_out: bool) -> Any:
     """Prompts of the task at that place; held out are those that training does not draw."""
-
-    def drawn(held_out: bool) -> Any:
-        key = jax.random.fold_in(jax.random.key(data.seed), int(held_out))
-        key = jax.random.split(key, len(data.tasks))[place]
-        context = model.config.context
-        return tasks.get(data.tasks[place], model.tokenizer, data.count, key, context=context)
-
-    prompts = drawn(held_out)
+    asked = model.tokenizer, model.config.context, tuple(data.tasks), place, data.count, data.seed
+    prompts = _drawn(*asked, held_out)
     if held_out:
-        seen = {row.tobytes() for row in np.asarray(drawn(False).tokens)}
+        seen = {row.tobytes() for row in np.asarray(_drawn(*asked, False).tokens)}
         new = [i for i, row in enumerate(np.asarray(prompts.tokens)) if row.tobytes() not in seen]
         if not new:
             expected = f"more prompts of {data.tasks[place]} than {data.count} to train on"
             raise check.fail("data.count", expected, "none to hold out")
         prompts = jax.tree.map(lambda leaf: leaf[np.asarray(new)], prompts)
     return prompts
+
+
+@functools.lru_cache(maxsize=32)
+def _drawn(
+    tokenizer: Any, context: int, names: tuple[str, ...], place: int, count: int, seed: int,
+    held_out: bool,
+) -> Any:  # fmt: skip
+    # Kept, since experiments train many students on the same prompts, and tokenizers are slow.
+    key = jax.random.fold_in(jax.random.key(seed), int(held_out))
+    key = jax.random.split(key, len(names))[place]
+    return tasks.get(names[place], tokenizer, count, key, context=context)
 
 
 def _rows(model: Model, data: Data, held_out: bool) -> tuple[Any, Any]:

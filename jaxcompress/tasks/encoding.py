@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -45,23 +45,33 @@ def _template(pair: TextPair, reader: Reader) -> tuple[str, str]:
     return f"{gap}{reader.mask}.", "."
 
 
-def _answer_token(
-    prompt: str, answer: str, base: list[int], position: int, reader: Reader, after: str
-) -> int:
-    """The one token that `answer` adds to `prompt`, or a `RefusalError`."""
-    filled = tokens.prompt_ids(reader, prompt + answer + after)
+def _tokens(
+    pair: TextPair, answers: Sequence[str], base: list[int], position: int, reader: Reader
+) -> dict[str, int | RefusalError]:
+    """The one token that each answer adds to the prompt, or why it adds none."""
+    after = _template(pair, reader)[1]
+    filled = tokens.all_ids(reader, [pair.clean + answer + after for answer in answers])
     # A mask is replaced by the answer; a causal prompt is continued by it.
     start = position if after else position + 1
-    end = len(filled) - (len(base) - position - 1)
-    if filled[:start] != base[:start] or filled[end:] != base[position + 1 :] or end <= start:
-        raise RefusalError(
-            f"{answer!r} merges with the text around it", multi_token=True, merged=True
-        )
+    rest = base[position + 1 :]
+    return {
+        answer: _token(answer, ids, base[:start], rest, reader)
+        for answer, ids in zip(answers, filled, strict=True)
+    }
+
+
+def _token(
+    answer: str, filled: list[int], before: list[int], after: list[int], reader: Reader
+) -> int | RefusalError:
+    start, end = len(before), len(filled) - len(after)
+    if filled[:start] != before or filled[end:] != after or end <= start:
+        reason = f"{answer!r} merges with the text around it"
+        return RefusalError(reason, multi_token=True, merged=True)
     if end - start > 1:
         listed = tokens.show(reader.tokenizer, filled[start:end])
-        raise RefusalError(f"{answer!r} is {end - start} tokens ({listed})", multi_token=True)
+        return RefusalError(f"{answer!r} is {end - start} tokens ({listed})", multi_token=True)
     if filled[start] == reader.unknown:
-        raise RefusalError(f"{answer!r} is not in the vocabulary")
+        return RefusalError(f"{answer!r} is not in the vocabulary")
     return filled[start]
 
 
@@ -69,30 +79,31 @@ def _answer_tokens(
     pair: TextPair, base: list[int], position: int, reader: Reader
 ) -> tuple[list[int], list[int]]:
     """The tokens of each side; alternatives that are no single token are left out."""
-    after = _template(pair, reader)[1]
-
-    def token(answer: str) -> int:
-        return _answer_token(pair.clean, answer, base, position, reader, after)
-
     # First, because they decide most: a hundred years are not tried where 1732 is one token.
-    for answer in pair.in_prompt:
-        if token(answer) not in base:
+    for answer, token in _tokens(pair, pair.in_prompt, base, position, reader).items():
+        if isinstance(token, RefusalError):
+            raise token
+        if token not in base:
             raise RefusalError(f"{answer!r} is no token of its own inside the prompt")
-    correct, wrong = (_usable(side, token, reader) for side in (pair.correct, pair.wrong))
+    found = _tokens(pair, (*pair.correct, *pair.wrong), base, position, reader)
+    correct, wrong = (_usable(side, found, reader) for side in (pair.correct, pair.wrong))
     if set(correct) & set(wrong):
         raise RefusalError(f"{pair.correct[0]!r} and {pair.wrong[0]!r} share a token")
     return correct, wrong
 
 
-def _usable(side: tuple[str, ...], token: Callable[[str], int], reader: Reader) -> list[int]:
+def _usable(
+    side: tuple[str, ...], tokens: Mapping[str, int | RefusalError], reader: Reader
+) -> list[int]:
     """The tokens of the alternatives that have one; a `RefusalError` if none has."""
     found: dict[str, int] = {}
     refusals: dict[str, RefusalError] = {}
     for answer in side:
-        try:
-            found[answer] = token(answer)
-        except RefusalError as refusal:
-            refusals[answer] = refusal
+        token = tokens[answer]
+        if isinstance(token, RefusalError):
+            refusals[answer] = token
+        else:
+            found[answer] = token
     if not found:
         raise next(iter(refusals.values()))
     # GPT-2 writes 1700 as one token, so "00" never follows "17" in its text, but its token "00" is
@@ -126,18 +137,17 @@ def _changes(clean: str, corrupted: str) -> list[tuple[str, str]]:
 def _check_alignment(pair: TextPair, reader: Reader) -> None:
     # Equal total length is not enough: one name a token longer and the next one a token shorter
     # would shift everything between them, and patching would mix up positions.
-    for clean, corrupted in _changes(pair.clean, pair.corrupted):
-        lengths = [len(tokens.prompt_ids(reader, text)) for text in (clean, corrupted)]
-        if lengths[0] != lengths[1]:
-            ends = clean.split(" ")[-1], corrupted.split(" ")[-1]
+    texts = [text for both in _changes(pair.clean, pair.corrupted) for text in both]
+    ids = tokens.all_ids(reader, texts)
+    for i in range(0, len(texts), 2):
+        if len(ids[i]) != len(ids[i + 1]):
+            ends = [text.split(" ")[-1] for text in texts[i : i + 2]]
             raise RefusalError(f"{ends[0]!r} and {ends[1]!r} differ in token count")
 
 
 def _encode(pair: TextPair, reader: Reader) -> Encoded:
     slot = _template(pair, reader)[0]
-    clean, corrupted = (
-        tokens.prompt_ids(reader, text + slot) for text in (pair.clean, pair.corrupted)
-    )
+    clean, corrupted = tokens.all_ids(reader, [pair.clean + slot, pair.corrupted + slot])
     if reader.unknown in {*clean, *corrupted}:
         raise RefusalError("words of the prompt are not in the vocabulary")
     position = len(clean) - 1

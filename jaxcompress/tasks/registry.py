@@ -70,6 +70,7 @@ def _collect(
     """Draws pairs in growing rounds until `count` usable ones have different clean prompts."""
     kept: dict[TextPair, Encoded] = {}
     refused: dict[TextPair, RefusalError] = {}
+    clean: set[str] = set()
     for factor in _ROUNDS:
         asked = factor * max(count, 8)
         drawn = make(asked)
@@ -79,11 +80,12 @@ def _collect(
             result = encode_pair(pair, read)
             if isinstance(result, Encoded):
                 kept[pair] = result
+                clean.add(pair.clean)
             else:
                 refused[pair] = result
                 if strict and result.multi_token:
                     raise check.fail("answers", "single tokens (on_multi_token='error')", result)
-            if len({pair.clean for pair in kept}) >= count:
+            if len(clean) >= count:
                 return kept, list(refused.values())
         if len(drawn) < asked:
             break  # the family has no more
