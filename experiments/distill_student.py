@@ -71,6 +71,7 @@ def run(config: Config, folder: runs.Run) -> list[dict[str, Any]]:
         data = dataclasses.replace(config.distill.data, seed=seed)
         key = jax.random.key(1000 + seed)
         prompts = [tasks.get(name, teacher.tokenizer, config.count, key) for name in data.tasks]
+        prompts = tasks.alike(prompts, teacher.config.context)
         judge = Judge(teacher, {"accuracy": prompts}, "accuracy", unrelated)
         fresh = create(shape, key=jax.random.key(seed), tokenizer=teacher.tokenizer)
         for steps, loss in itertools.product(config.steps, config.losses):

@@ -62,8 +62,9 @@ def batches(model: Model, data: Data, *, held_out: bool = False) -> tuple[list[A
         tasks, prompts drawn with another key, without those that the first key draws.
 
     Returns:
-      Batches, and `prune.answer` for prompts, `prune.next_token` for text, `prune.masked_token` if
-      the model sees both ways (15 % of the tokens are hidden), `prune.embedding` without a head.
+      Batches, of one width for all tasks, and `prune.answer` for prompts, `prune.next_token` for
+      text, `prune.masked_token` if the model sees both ways (15 % of the tokens are hidden),
+      `prune.embedding` without a head.
 
     Raises:
       ValueError: without a tokenizer, unless exactly one of tasks and text is given, or if no
@@ -82,8 +83,8 @@ def batches(model: Model, data: Data, *, held_out: bool = False) -> tuple[list[A
     check.integer("data.batch", data.batch, 1)
     check.integer("data.count", data.count, 1)
     if data.text is None:
-        drawn, loss = [_prompts(model, data, i, held_out) for i in range(len(data.tasks))], None
-        loss = prune.answer
+        drawn = [_prompts(model, data, i, held_out) for i in range(len(data.tasks))]
+        drawn, loss = tasks.alike(drawn, model.config.context), prune.answer
     else:
         one, loss = _rows(model, data, held_out)
         drawn = [one]
@@ -166,26 +167,7 @@ def together(model: Model, data: Data) -> Any:
       6
     """
     found, _ = batches(model, data)
-    longest = max(batch.tokens.shape[1] for batch in found)
-    answers = max(getattr(batch, "correct", np.zeros((1, 1))).shape[1] for batch in found)
-
-    def padded(batch: Any) -> Any:
-        wide = {"tokens": 0, "corrupted": 0, "attention_mask": 0}
-        more = longest - batch.tokens.shape[1]
-        changes = {
-            name: np.pad(getattr(batch, name), ((0, 0), (0, more)))
-            for name in wide
-            if hasattr(batch, name)
-        }
-        if hasattr(batch, "correct"):
-            short = answers - batch.correct.shape[1]
-            changes["correct"] = np.pad(batch.correct, ((0, 0), (0, short)), constant_values=-1)
-            changes["wrong"] = batch.wrong[:, :1]
-        if hasattr(batch, "_replace"):
-            return batch._replace(**changes)
-        return dataclasses.replace(batch, **changes)
-
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *map(padded, found))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *found)
 
 
 def mean_loss(model: Model, found: Sequence[Any], loss: Any, gates: Gates | None = None) -> float:
@@ -201,7 +183,12 @@ def mean_loss(model: Model, found: Sequence[Any], loss: Any, gates: Gates | None
     if gates is None:
         gates = Gates()
     stacked = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], gates)
-    return float(under_gates(model, found, lambda out, batch, _: loss(out, batch), stacked)[0])
+    return float(under_gates(model, found, _as_measure(loss), stacked)[0])
+
+
+@functools.cache  # one object for each loss: `jit` compiles anew for a function it has not seen
+def _as_measure(loss: Any) -> Measure:
+    return lambda out, batch, whole: loss(out, batch)
 
 
 def judged(model: Model, data: Data) -> dict[str, float]:

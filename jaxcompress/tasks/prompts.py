@@ -103,7 +103,7 @@ def alike(batches: Sequence[Prompts], context: int) -> list[Prompts]:
       [(1, 8), (1, 8)]
     """
     longest = max(batch.tokens.shape[1] for batch in batches)
-    length = min(-(-(longest + 1) // 8) * 8, max(context, longest))
+    length = min(-(-longest // 8) * 8, max(context, longest))
     answers = max(side.shape[1] for batch in batches for side in (batch.correct, batch.wrong))
 
     def pad(array: Any, size: int, value: int) -> np.ndarray:
