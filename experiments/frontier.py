@@ -25,23 +25,24 @@ from jaxcompress import config as configs
 from jaxcompress.compress import PruneConfig, prune_gates
 from jaxcompress.judge import Judge
 from jaxcompress.models import Model
+from jaxcompress.report.numbers import count, number, percent
 from jaxcompress.report.page import publish
 from jaxcompress.report.scatter import scatter
 from jaxcompress.report.sections import Section
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = {
-    "accuracy": ("accuracy", "{:.2f}"),
-    "parameters": ("parameters", "{:,.0f}"),
-    "flops": ("FLOPs/token", "{:,.0f}"),
-    "milliseconds": ("ms", "{:.2f}"),
-    "millijoules": ("mJ/token", "{:.3g}"),
-    "edges": ("edges of a circuit", "{:.0f}"),
-    "edge_share": ("share of all edges", "{:.1%}"),
-    "heads": ("heads in circuits", "{:.0f}"),
-    "shared": ("heads with 2 jobs or more", "{:.0f}"),
-    "alignment": ("alignment", "{:.2f}"),
-    "brittleness": ("brittleness (%)", "{:.0f}"),
+    "accuracy": ("accuracy", number),
+    "parameters": ("parameters", count),
+    "flops": ("FLOPs/token", count),
+    "milliseconds": ("ms", number),
+    "millijoules": ("mJ/token", number),
+    "edges": ("edges of a circuit", number),
+    "edge_share": ("share of all edges", lambda share: percent(100 * share)),
+    "heads": ("heads in circuits", count),
+    "shared": ("heads with 2 jobs or more", count),
+    "alignment": ("alignment", number),
+    "brittleness": ("brittleness", percent),
 }
 
 
@@ -135,14 +136,13 @@ def main() -> None:
     config = configs.from_args(Config, ROOT / "configs" / "frontier" / "default.yaml")
     folder = runs.start(ROOT / config.run, config, config.seed, overwrite=True, resume=True)
     rows = run(config, folder)
-    cells = [(row["model"], *(f.format(row[k]) for k, (_, f) in COLUMNS.items())) for row in rows]
+    cells = [(row["model"], *(form(row[k]) for k, (_, form) in COLUMNS.items())) for row in rows]
     found = Section(("model", *(name for name, _ in COLUMNS.values())), tuple(cells))
     shown = {key: COLUMNS[key][0] for key in ("accuracy", "edges", "shared", "alignment")}
     png = scatter(rows, x="parameters", by="way", label="model", measures=shown)
     what = f"Circuits by EAP-IG at {config.faithfulness:.0%} faithfulness, mean over tasks."
     title = f"Cost and explanation of {config.teacher} and its descendants"
-    figures = {"frontier": (png, "Measures by parameters", what)}
-    asked = configs.to_dict(config)
+    figures, asked = {"frontier": (png, "Measures by parameters", what)}, configs.to_dict(config)
     print(publish(folder.directory, title, figures=figures, tables={"Models": found}, config=asked))
 
 

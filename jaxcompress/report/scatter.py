@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from jaxcompress.report.drawing import INK, SIZE, canvas, message, png, tidy
 
@@ -14,6 +15,8 @@ __all__ = ["scatter"]
 # Okabe and Ito's colours, told apart with any colour vision.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _MARKS = "osD^vP"
+# Where the number of a point may stand, in points from it; the first that is free.
+_BESIDE = ((5, 3), (-11, 3), (5, -10), (-11, -10), (-3, 7), (-3, -14))
 
 
 def scatter(
@@ -62,11 +65,11 @@ def scatter(
             style = {"color": _COLOURS[i % 6], "marker": _MARKS[i % 6], "markersize": 6}
             what = row[by] if label is None else f"{number} {row[label]}"
             axes.plot(row[x], row[key], linestyle="", label=what, **style)
-            if label is not None:
-                place = {"xytext": (5, 3), "textcoords": "offset points"}
-                axes.annotate(str(number), (row[x], row[key]), size=SIZE - 1, color=INK, **place)
         tidy(axes, grid="y")
         axes.margins(0.12)
+        if max((abs(row[x]) for row in rows), default=0) >= 10_000:
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+            axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel(xlabel or x, size=SIZE, color=INK)
         axes.set_ylabel(name, size=SIZE, color=INK)
     marks, names = grid.flat[0].get_legend_handles_labels()
@@ -76,4 +79,22 @@ def scatter(
         bbox_to_anchor=(0.5, 1.0), labelcolor=INK,
     )  # fmt: skip
     figure.tight_layout()
+    for axes, key in zip(grid.flat, measures if label is not None else (), strict=False):
+        _number(axes, [(row[x], row[key]) for row in rows])
     return png(figure)
+
+
+def _number(axes: Any, points: Sequence[tuple[float, float]]) -> None:
+    """Numbers beside points, none over another point or number where there is room."""
+    at = axes.transData.transform(points) * 72 / axes.figure.dpi
+    taken = [place for place in at if np.isfinite(place).all()]
+    for number, (point, here) in enumerate(zip(points, at, strict=True), 1):
+        if np.isfinite(here).all():
+            middles = [here + place + (3, 3) for place in _BESIDE]
+            free = [min(np.abs(one - other).max() for other in taken) > 6.5 for one in middles]
+            place = free.index(True) if any(free) else 0
+            taken.append(middles[place])
+            axes.annotate(
+                str(number), point, xytext=_BESIDE[place], textcoords="offset points",
+                size=SIZE - 1, color=INK,
+            )  # fmt: skip
