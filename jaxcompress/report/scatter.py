@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -80,11 +80,11 @@ def scatter(
     )  # fmt: skip
     figure.tight_layout()
     for axes, key in zip(grid.flat, measures if label is not None else (), strict=False):
-        _number(axes, [(row[x], row[key]) for row in rows])
+        _number(axes, np.array([(row[x], row[key]) for row in rows], float))
     return png(figure)
 
 
-def _number(axes: Any, points: Sequence[tuple[float, float]]) -> None:
+def _number(axes: Any, points: np.ndarray) -> None:
     """Numbers beside points, none over another point or number where there is room."""
     at = axes.transData.transform(points) * 72 / axes.figure.dpi
     taken = [place for place in at if np.isfinite(place).all()]
