@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcompress import io, prune
+from jaxcompress import examples, io, prune
 from jaxcompress.examples import Data, accuracy, batches, mean_loss, similarity, under_gates
 from jaxcompress.models import Gates, create
 from tests import families
@@ -41,6 +41,19 @@ def test_held_out_prompts_are_not_trained_on(student):
     known = {row.tobytes() for batch in seen for row in np.asarray(batch.tokens)}
     assert not any(row.tobytes() in known for batch in held for row in np.asarray(batch.tokens))
     assert sum(len(batch) for batch in held) > 60
+
+
+def test_tasks_share_a_program(student):
+    """Prompts of all lengths are measured in one, and so is a model with other parameters."""
+    data = Data(tasks=("months", "ioi"), count=4, batch=4)
+    found, loss = batches(student, data)
+    assert len({batch.tokens.shape for batch in found}) == 1
+    examples._measured.clear_cache()
+    before = mean_loss(student, found, loss)
+    assert examples._measured._cache_size() == 1
+    halved = student.replace(params=jax.tree.map(lambda leaf: leaf / 2, student.params))
+    assert mean_loss(halved, found, loss) != before
+    assert examples._measured._cache_size() == 1
 
 
 def test_rows_of_tokens_need_no_tokenizer(rows):

@@ -130,6 +130,13 @@ def test_nothing_left_says_why():
         tasks.encode([_pair(correct=(" r-s",))] * 2, Table())
 
 
+def test_texts_together_are_texts_one_by_one(tokenizer):
+    read = tokens.reader(tokenizer)
+    texts = ["The war lasted from", "When John and Mary", "x", "17 18", "the the"]
+    assert tokens.all_ids(read, texts) == [tokens.prompt_ids(read, text) for text in texts]
+    assert tokens.all_ids(read, []) == []
+
+
 def test_ordinary_ids():
     table = Table(vocab_size=5, all_special_ids=[1])
     assert tokens.ordinary_ids(table) == [0, 2, 3, 4]
