@@ -212,8 +212,7 @@ def _shifted(
     batches = tasks.alike([plain, *found.values()], context)
     rows = []
     for shift, prompts in zip(("as asked", *found), batches, strict=True):
-        moved = jax.tree.map(jnp.asarray, prompts)
-        told = {who: _figures(forward(m, moved).logits, moved) for who, m in models.items()}
+        told = {who: _figures(forward(m, prompts).logits, prompts) for who, m in models.items()}
         rows.append({"shift": shift, "models": told})
     return rows + [{"shift": shift, "refused": why} for shift, why in refused.items()]
 
@@ -229,7 +228,6 @@ def _overall(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
 
 def _behaviour(teacher: Model, student: Model, prompts: tasks.Prompts) -> dict[str, Any]:
     """What each model answers, and how far the two agree."""
-    prompts = jax.tree.map(jnp.asarray, prompts)
     logits = {m: forward(model, prompts).logits for m, model in (("t", teacher), ("s", student))}
 
     return {

@@ -188,7 +188,7 @@ def _sources() -> str:
     content = hashlib.sha256()
     for path in [*sorted(package.rglob("*.py")), *[script] * (script.suffix == ".py")]:
         content.update(path.read_bytes() if path.is_file() else b"")
-    return content.hexdigest()
+    return content.hexdigest()[:16]
 
 
 def _version(package: str) -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxcompress import check
@@ -106,9 +107,10 @@ def alike(batches: Sequence[Prompts], context: int) -> list[Prompts]:
     length = min(-(-longest // 8) * 8, max(context, longest))
     answers = max(side.shape[1] for batch in batches for side in (batch.correct, batch.wrong))
 
-    def pad(array: Any, size: int, value: int) -> np.ndarray:
+    def pad(array: Any, size: int, value: int) -> jax.Array:
         array = np.asarray(array)
-        return np.pad(array, ((0, 0), (0, size - array.shape[1])), constant_values=value)
+        short = size - array.shape[1]
+        return jnp.asarray(np.pad(array, ((0, 0), (0, short)), constant_values=value))
 
     return [
         Prompts(

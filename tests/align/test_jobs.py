@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -24,7 +23,7 @@ def model():
 @pytest.fixture(scope="module")
 def prompts(model):
     found = tasks.get("numerals", model.tokenizer, 8, jax.random.key(0))
-    return jax.tree.map(jnp.asarray, tasks.alike([found], model.config.context)[0])
+    return tasks.alike([found], model.config.context)[0]
 
 
 @pytest.fixture(scope="module")
