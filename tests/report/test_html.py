@@ -50,7 +50,7 @@ def visit(browser, path: Path, *options: str) -> tuple[str, list[str]]:
     ]  # fmt: skip
     environment = os.environ | {"HOME": str(path.parent)}
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, check=False, env=environment
+        command, capture_output=True, text=True, timeout=400, check=False, env=environment
     )
     assert done.returncode == 0, done.stderr[-2000:]
     console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]

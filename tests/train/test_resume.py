@@ -45,7 +45,7 @@ def stopped(folder, beyond, signum):
             process.send_signal(signum)
             break
         time.sleep(0.02)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     return process.returncode, errors
 
 
