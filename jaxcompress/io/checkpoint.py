@@ -144,7 +144,11 @@ def restore(directory: str | Path, like: Any, step: int | None = None) -> Any:
         if there.get(name) != asked.get(name):
             got = f"{name}: {there.get(name, 'nothing')} for {asked.get(name, 'nothing')}"
             raise check.fail(str(path), "a checkpoint of this kind of state", got)
-    return ocp.load(str(path), jax.tree.map(_abstract, like))
+    try:
+        return ocp.load(str(path), jax.tree.map(_abstract, like))
+    except (ValueError, KeyError, TypeError) as error:  # a dict where a list was, and the like
+        reason = str(error).strip().splitlines()[0]
+        raise check.fail(str(path), "a checkpoint of this kind of state", reason) from None
 
 
 def _steps(directory: Path) -> list[int]:

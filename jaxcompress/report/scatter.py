@@ -72,8 +72,10 @@ def scatter(
             axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel(xlabel or x, size=SIZE, color=INK)
         axes.set_ylabel(name, size=SIZE, color=INK)
-    marks, names = grid.flat[0].get_legend_handles_labels()
-    once = dict(zip(names, marks, strict=True))
+    once: dict[str, Any] = {}
+    for axes in figure.axes:
+        marks, names = axes.get_legend_handles_labels()
+        once = dict(zip(names, marks, strict=True)) | once
     figure.legend(
         list(once.values()), list(once), loc="lower center", ncols=2, fontsize=SIZE, frameon=False,
         bbox_to_anchor=(0.5, 1.0), labelcolor=INK,

@@ -63,6 +63,7 @@ def _tokens(
 def _token(
     answer: str, filled: list[int], before: list[int], after: list[int], reader: Reader
 ) -> int | RefusalError:
+    """That token: what stands between what is before the answer and what is after it."""
     start, end = len(before), len(filled) - len(after)
     if filled[:start] != before or filled[end:] != after or end <= start:
         reason = f"{answer!r} merges with the text around it"
@@ -93,13 +94,13 @@ def _answer_tokens(
 
 
 def _usable(
-    side: tuple[str, ...], tokens: Mapping[str, int | RefusalError], reader: Reader
+    side: tuple[str, ...], known: Mapping[str, int | RefusalError], reader: Reader
 ) -> list[int]:
     """The tokens of the alternatives that have one; a `RefusalError` if none has."""
     found: dict[str, int] = {}
     refusals: dict[str, RefusalError] = {}
     for answer in side:
-        token = tokens[answer]
+        token = known[answer]
         if isinstance(token, RefusalError):
             refusals[answer] = token
         else:

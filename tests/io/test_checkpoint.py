@@ -140,6 +140,7 @@ def test_there_is_none(tmp_path):
         ({"w": jnp.ones((3, 2))}, r"half: shape \(4,\) for nothing"),
         ({**state(0), "w": jnp.ones((5, 5))}, r"w: shape \(3, 2\) for shape \(5, 5\)"),
         ({**state(0), "x": jnp.ones(1)}, r"x: nothing for shape \(1,\)"),
+        ({**state(0), "rest": dict(zip("012", state(0)["rest"], strict=True))}, "User-provided"),
         ({**state(0), "step": jax.random.key(0)}, r"step: shape \(\) for key<fry> \(\)"),
     ],
 )
