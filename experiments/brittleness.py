@@ -127,7 +127,7 @@ def main() -> None:
     for way in dict.fromkeys(row["way"] for row in rows):
         of = [row for row in alike if row["way"] == way]
         values = [np.array([row[key] for row in of]) for key in ("steps", *MEASURES)]
-        means = [f"{v.mean():.3g} ± {interval(v):.2g}" if len(v) else "n/a" for v in values]
+        means = [f"{v.mean():.3g} ± {interval(v):.3g}" if len(v) else "n/a" for v in values]
         cells.append((way, str(len(of)), *means))
     columns = ("trained", "seeds", "updates", *MEASURES.values())
     at = f"The shortest training with an accuracy of {config.enough:g}"
@@ -137,7 +137,7 @@ def main() -> None:
         folder.directory,
         "Are distilled models brittle?",
         figures={
-            "equal": (dots(alike, by="way", measures=MEASURES), at, "Mean and 95 % interval."),
+            "equal": (dots(alike, by="way", measures=MEASURES), at, f"{at}, 95 % interval."),
             "all": (every, "Every student", "One mark for each way, length and seed."),
         },
         tables={f"{at}: mean and half its 95 % interval": Section(columns, tuple(cells))},
