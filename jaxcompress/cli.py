@@ -14,7 +14,7 @@ import numpy as np
 import tyro
 
 from jaxcompress import ablate as ablation
-from jaxcompress import check, files, tasks
+from jaxcompress import check, files, tasks, xla
 from jaxcompress import config as configs
 from jaxcompress.compare import CompareConfig
 from jaxcompress.compare import compare as compare_models
@@ -372,6 +372,7 @@ def main(args: Annotated[Sequence[str] | None, "by default those of the process"
       >>> main(["inspect", "builtin:nothing"])
       2
     """
+    xla.set_flags()
     commands: dict[str, Any] = {
         "compare": compare,
         "ablate": ablate,
@@ -383,11 +384,7 @@ def main(args: Annotated[Sequence[str] | None, "by default those of the process"
         "inspect": inspect,
     }
     try:
-        tyro.extras.subcommand_cli_from_dict(
-            commands,
-            prog="jaxcompress",
-            args=args,
-        )
+        tyro.extras.subcommand_cli_from_dict(commands, prog="jaxcompress", args=args)
     except ValueError as error:
         print(f"jaxcompress: {error}", file=sys.stderr)
         return 2

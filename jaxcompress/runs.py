@@ -7,6 +7,7 @@ import datetime
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 import shlex
 import subprocess
@@ -18,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcompress import check, files
+from jaxcompress import check, files, xla
 from jaxcompress import config as configs
 
 __all__ = ["Run", "environment", "log", "remember", "rows", "start"]
@@ -46,7 +47,7 @@ class Run:
 def start(
     out: str | Path, config: Any, seed: int, *, overwrite: bool = False, resume: bool = False
 ) -> Run:
-    """Makes a run folder and records what is about to be run.
+    """Makes a run folder and records what is about to be run, on a CPU with `xla.set_flags`.
 
     Args:
       out: the folder; one that is not empty is refused.
@@ -55,7 +56,7 @@ def start(
       seed: the seed of the run.
       overwrite: whether an earlier run in `out` may go; anything that is not a run never does.
       resume: whether an earlier run in `out` is continued if it was interrupted and had the same
-        config, seed, sources, versions and device.
+        config, seed, sources, versions, device and flags of XLA.
 
     Returns:
       The run, to be handed to `log` or `remember`.
@@ -69,6 +70,7 @@ def start(
       >>> sorted(path.name for path in run.directory.iterdir())
       ['config.yaml', 'run.json']
     """
+    xla.set_flags()  # before `environment` asks for the devices
     values = configs.to_yaml(config)
     record = {"seed": int(seed)} | environment()
     known = _interrupted(Path(out), values, record) if resume else ()
@@ -141,11 +143,11 @@ def rows(directory: str | Path) -> list[dict[str, Any]]:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, device, source revision, time and command line, as plain values.
+    """Versions, device, flags of XLA, source revision, time and command line, as plain values.
 
     Example:
       >>> sorted(environment())
-      ['command', 'device', 'git', 'platform', 'python', 'sources', 'started', 'versions']
+      ['command', 'device', 'git', 'platform', 'python', 'sources', 'started', 'versions', 'xla']
     """
     devices = jax.devices()
     return {
@@ -159,6 +161,7 @@ def environment() -> dict[str, Any]:
             "kind": devices[0].device_kind,
             "count": len(devices),
         },
+        "xla": os.environ.get("XLA_FLAGS", ""),
         "git": _git_revision(Path(__file__)),
         "sources": _sources(),
     }
@@ -168,7 +171,7 @@ def _interrupted(
     directory: Path, values: str, record: dict[str, Any]
 ) -> tuple[dict[str, Any], ...]:
     """The rows of the run in a folder, if it did not end and was the same run in all else."""
-    same = ("seed", "python", "platform", "versions", "device", "sources")
+    same = ("seed", "python", "platform", "versions", "device", "xla", "sources")
     try:
         earlier = json.loads((directory / MARKER).read_text(encoding="utf-8"))
         if (directory / LAST).exists() or any(earlier.get(k) != record[k] for k in same):

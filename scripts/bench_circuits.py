@@ -27,7 +27,7 @@ import jax
 import numpy as np
 import tyro
 
-from jaxcompress import circuits
+from jaxcompress import circuits, xla
 from jaxcompress.circuits import Circuit
 from jaxcompress.models import Model, ModelConfig, create
 from jaxcompress.tasks import Prompts
@@ -300,4 +300,5 @@ def _has_lens() -> bool:
 
 
 if __name__ == "__main__":
+    xla.set_flags()
     main(tyro.cli(Args))

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import tyro
 
+from jaxcompress import xla
 from jaxcompress.distill.chunked import chunked
 from jaxcompress.distill.losses import forward_kl, mixed
 
@@ -111,4 +112,5 @@ def main(args: Args) -> None:
 
 
 if __name__ == "__main__":
+    xla.set_flags()
     main(tyro.cli(Args))

@@ -31,6 +31,7 @@ import torch
 import tyro
 from torch.nn import functional as F  # noqa: N812
 
+from jaxcompress import xla
 from jaxcompress.data import parity as data
 from jaxcompress.models import MLPConfig
 from jaxcompress.models.mlp import apply, init
@@ -212,4 +213,5 @@ def main(args: Args) -> None:
 if __name__ == "__main__":
     # One device for each core, before anything runs; GPUs are what they are.
     jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    xla.set_flags()
     main(tyro.cli(Args))

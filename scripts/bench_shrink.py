@@ -23,7 +23,7 @@ import jax
 import numpy as np
 import tyro
 
-from jaxcompress import prune
+from jaxcompress import prune, xla
 from jaxcompress.models import Gates, Model, ModelConfig, create
 
 RATIO = 0.6  # the target: half the arrays take at most so much of the time
@@ -123,4 +123,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    xla.set_flags()
     main()

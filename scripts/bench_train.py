@@ -28,7 +28,7 @@ import torch
 import tyro
 from torch.nn import functional as F  # noqa: N812
 
-from jaxcompress import train
+from jaxcompress import train, xla
 from jaxcompress.distill import losses
 from jaxcompress.models import ModelConfig, init
 from jaxcompress.models.transformer import apply
@@ -216,4 +216,5 @@ def main(args: Args) -> None:
 
 
 if __name__ == "__main__":
+    xla.set_flags()
     main(tyro.cli(Args))
