@@ -127,13 +127,14 @@ def main() -> None:
     ]  # fmt: skip
     columns = ("method", *(f"{size} neurons" for size in config.sizes))
     found = Section(columns, tuple(cells), "Median over seeds [range]; (seeds that reached it).")
-    title = f"Training images until {config.target:.0%} of the digits {config.classes} are known"
+    names = ", ".join(map(str, config.classes))
+    what = f"Training images until {config.target:.0%} of {names} are known"
     caption = "Mean over the seeds that reached the target, with the range as a band."
     told = publish(
         folder.directory,
-        title,
+        "A narrow network out of a general one",
         figures={"images": (png, "Training images against hidden neurons", caption)},
-        tables={title: found},
+        tables={what: found},
         config=configs.to_dict(config),
     )
     print(told)

@@ -90,7 +90,7 @@ def run(config: Config, progress: bool = True) -> tuple[list[dict[str, Any]], di
             criterion=criterion, keys=keys[which], recovery=config.recovery, size=config.batch,
             rate=config.rate, progress=progress,
         )  # fmt: skip
-        labels = {"names": ("kept", "other"), "way": f"{name}, {criterion}", "kept": config.kept}
+        labels = {"names": ("kept", "other"), "way": f"{name}, {criterion}"}
         rows.extend(pulling.as_rows(found, jax.tree.map(lambda x: x[which], members), **labels))
         return found["gates"]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import functools
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -163,13 +164,20 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["together"] = _together
+    environment.filters |= {"together": _together, "text_columns": _text_columns}
     return environment
 
 
 def _together(text: Any) -> str:
     """A number and its percent sign stay on one line."""
     return str(text).replace(" %", "\N{NO-BREAK SPACE}%")
+
+
+def _text_columns(rows: Iterable[Sequence[str]]) -> list[int]:
+    """Columns without a cell that begins with a number: they are set flush left."""
+    numeric = re.compile(r"[-+\N{MINUS SIGN}<>~]?\s?[.\d]")
+    columns = enumerate(zip(*rows, strict=True))
+    return [i for i, cells in columns if not any(numeric.match(str(cell)) for cell in cells)]
 
 
 def _plain(value: Any) -> str:

@@ -96,7 +96,6 @@ def as_rows(
     found: Mapping[str, np.ndarray],
     members: Mapping[str, Any],
     *,
-    kept: Sequence[int],
     names: Sequence[str],
     **labels: Any,
 ) -> list[dict[str, Any]]:
@@ -105,20 +104,24 @@ def as_rows(
     Args:
       found: of `pull`.
       members: by name a value (member,) that tells the networks apart, such as their width.
-      kept: (choice,) numbers of neurons that stay.
       names: (measured,) of the skills.
       **labels: go into every row.
 
+    Returns:
+      The rows; `kept` is how many neurons stayed, which a narrow network has fewer of than asked.
+
     Example:
       >>> found = {"gates": np.ones((1, 1, 1, 4)), "pruned": np.array([[[0.75]]])}
-      >>> as_rows(found, {"seed": [7]}, kept=[4], names=["first"])
+      >>> as_rows(found, {"seed": [7]}, names=["first"])
       [{'stage': 'pruned', 'seed': 7, 'kept': 4, 'skill': 'first', 'accuracy': 0.75}]
     """
-    rows = []
+    rows, kept = [], found["gates"].sum(axis=(2, 3)).astype(int)
     for stage in (name for name in ("pruned", "recovered") if name in found):
         for (i, j, k), accuracy in np.ndenumerate(found[stage]):
             row = labels | {"stage": stage} | {key: int(of[i]) for key, of in members.items()}
-            rows.append(row | {"kept": kept[j], "skill": names[k], "accuracy": float(accuracy)})
+            rows.append(
+                row | {"kept": int(kept[i, j]), "skill": names[k], "accuracy": float(accuracy)}
+            )
     return rows
 
 

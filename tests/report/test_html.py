@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from jaxcompress.report import compare_page
+from jaxcompress.report.page import experiment_page
+from jaxcompress.report.sections import Section
 from tests.report.example import HOSTILE, comparison
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -217,3 +219,15 @@ def test_missing_parts_do_not_stop_it():
     assert "n/a" in text
     with pytest.raises(ValueError, match=r"comparison\.teacher\.name"):
         compare_page({"tasks": []})
+
+
+def test_columns_of_words_are_flush_left():
+    """And those of numbers flush right, "n/a" and "never" among them too."""
+    rows = (("25%", "pruned", "3", "n/a"), ("50%", "from scratch", "never", "-1.5 nats"))
+    page = experiment_page(
+        "t", tables={"t": Section(("removed", "way", "neurons", "change"), rows)}, config={}
+    )
+    assert '<th scope="col" class="text">way</th>' in page
+    assert '<td class="text">from scratch</td>' in page
+    assert page.count('class="text"') == 3
+    assert "<td>never</td>" in page and '<td class="na">n/a</td>' in page

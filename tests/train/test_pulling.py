@@ -61,7 +61,7 @@ def test_accuracies(trained, pulled):
     np.testing.assert_allclose(pulled["pruned"][:, 2], trained[2]["accuracy"][-1], atol=0.15)
     assert (pulled["pruned"][:, 0].min(axis=1) < 0.9).all()
     assert pulled["recovered"][:, 1:].mean() >= pulled["pruned"][:, 1:].mean()
-    rows = pulling.as_rows(pulled, {"seed": [3, 4]}, kept=KEPT, names=("a", "b"))
+    rows = pulling.as_rows(pulled, {"seed": [3, 4]}, names=("a", "b"))
     assert len(rows) == 24
     wanted = {"stage": "recovered", "seed": 4, "kept": 6, "skill": "b"}
     [row] = [row for row in rows if wanted.items() <= row.items()]
