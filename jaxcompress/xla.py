@@ -33,9 +33,10 @@ def set_flags() -> str:
 def cpu_flags(flags: str, version: str, machine: str) -> str:
     """XLA_FLAGS under which float32 matrix products are fast on an x86 CPU.
 
-    Since jaxlib 0.8.2 XLA hands them to YNNPACK, which takes 1.3 to 1.5 times as long as the oneDNN
-    kernels it had before (AVX-512, two cores; `scripts/bench_sweep.py`: 29 s and 61 s). An empty
-    list of what YNNPACK may fuse brings those back; jax issue 37465 has the same for reductions.
+    Since jaxlib 0.8.2 XLA hands them to YNNPACK, which takes up to 1.4 times as long as the oneDNN
+    kernels it had before (two cores with AVX-512, interleaved: 6144 x 768 x 3072 at 135 and at 191
+    GFLOP/s, 6144 x 3072 x 768 at 179 and 233). An empty list of what YNNPACK may fuse brings those
+    back; jax issue 37465 has the same for reductions.
 
     Args:
       flags: XLA_FLAGS so far; what they say of YNNPACK themselves stays.

@@ -88,14 +88,18 @@ def gflop_sweep(config: ModelConfig, batch: int, length: int) -> float:
     return total / 1e9
 
 
-def matmul_rate(size: int = 4096) -> float:
-    """GFLOP/s of a large float32 matrix product on this device, the fastest of three."""
-    a = jnp.ones((size, size), jnp.float32)
+def matmul_rate(quick: bool) -> float:
+    """GFLOP/s of the fastest of some large float32 matrix products on this device."""
+
+    def rate(rows: int, inner: int, columns: int) -> float:
+        a, b = jnp.ones((rows, inner), jnp.float32), jnp.ones((inner, columns), jnp.float32)
+        product(a, b).block_until_ready()
+        seconds = min(clock(lambda: product(a, b).block_until_ready()) for _ in range(3))
+        return 2 * rows * inner * columns / 1e9 / seconds
+
     product = jax.jit(lambda a, b: jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST))
-    product(a, a).block_until_ready()
-    return (
-        2 * size**3 / 1e9 / min(clock(lambda: product(a, a).block_until_ready()) for _ in range(3))
-    )
+    square, mlp = ((2048,) * 3, (4096,) * 3), ((6144, 768, 3072), (6144, 3072, 768))
+    return max(rate(*shape) for shape in (((512,) * 3,) if quick else square + mlp))
 
 
 def clock(function: Callable[[], Any]) -> float:
@@ -362,18 +366,18 @@ def main(args: Args) -> None:
     some = [places[0], places[-1], places[len(places) // 2 + 3]]
     agree("TransformerLens patch", np.stack([patched[p].mean() for p in some]), lens.patch(some))
 
-    rates = [matmul_rate(1024 if args.quick else 4096)]
+    rates = [matmul_rate(args.quick)]
     sweeps = race(
         lambda: heads(model, prompts),
         {"TransformerLens": lens.ablate, "plain PyTorch": plain.ablate},
         units,
         args,
     )
-    rates.append(matmul_rate(1024 if args.quick else 4096))
+    rates.append(matmul_rate(args.quick))
     patches = race(
         lambda: cells(model, prompts), {"TransformerLens": lambda p: lens.patch([p])}, places, args
     )
-    rates.append(matmul_rate(1024 if args.quick else 4096))
+    rates.append(matmul_rate(args.quick))
     by_head = report("zero ablation of every head", sweeps, len(units))
     by_cell = report("patching every (layer, position)", patches, len(places))
     work, rate = gflop_sweep(model.config, args.prompts, args.length), statistics.median(rates)

@@ -19,7 +19,7 @@ from jaxcompress.types import Senders
 
 __all__ = ["MEMORY", "Pair", "Pairs", "measure", "size", "validated"]
 
-_FEW = 8
+_TOGETHER = (2, 8, 32)  # masks in a program: a circuit and the empty one, some, a curve
 MEMORY = 1 << 30
 """Bytes that one step may take where nothing else is said."""
 
@@ -293,8 +293,8 @@ def measure(
     )  # fmt: skip
     with bar:
         for pair in found:
-            # Two sizes only: to run a few masks too many takes less time than to compile again.
-            wanted = _FEW if len(masks) <= _FEW else 4 * _FEW
+            # Few sizes: to run some masks too many takes less time than to compile again.
+            wanted = next((n for n in _TOGETHER if len(masks) <= n), _TOGETHER[-1])
             together = int(min(max(room // len(pair.clean), 1), wanted))
             rows = []
             for start in range(0, len(masks), together):

@@ -158,7 +158,7 @@ class Edges:
             for part, start, count in zip(("query", "key", "value"), starts, counts, strict=True):
                 x = copies.read(start, count)
                 x = _norm(config, p, "attn_norm", x) if before else x
-                reads.append(affine("hbtm,mhd->bthd", x, _weights(config, p["attn"], part)))
+                reads.append(_project(x, *_weights(config, p["attn"], part)))
             z = _attend(config, size, reads[0], reads[1], reads[2], seen)
             old = base.heads[..., : size.heads, :]
             kernel, bias = _weights(config, p["attn"], "output")
@@ -370,6 +370,15 @@ def _weights(config: ModelConfig, p: Any, part: str) -> tuple[jax.Array, jax.Arr
 def _embed(config: ModelConfig, params: Any, tokens: jax.Array, attention_mask: Any) -> Any:
     positions = token_positions(attention_mask, tokens.shape[1])
     return Embed(config).apply({"params": params["embed"]}, tokens, positions, None)
+
+
+def _project(x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
+    """(head, batch, position, width) by every head's own kernel, to (b, t, head, head_dim).
+
+    First in the order of `x`: asked for heads behind positions at once, XLA transposes all of `x`.
+    """
+    y = jnp.moveaxis(einsum("hbtm,mhd->hbtd", x, kernel), 0, 2)
+    return y if bias is None else y + bias[None, None]
 
 
 def _attend(config: ModelConfig, size: LayerSize, q: Any, k: Any, v: Any, seen: Sight) -> jax.Array:

@@ -62,7 +62,8 @@ def scaling(rows: Sequence[Mapping[str, Any]]) -> bytes:
 def _logarithmic(axes: Any) -> None:
     for axis, set_scale in ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale)):
         set_scale("log")
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        low, high = axis.get_data_interval()
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,)))
         axis.set_major_formatter("{x:,g}")
         axis.set_minor_formatter("")
     tidy(axes, grid="y")
