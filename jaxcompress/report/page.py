@@ -174,8 +174,8 @@ def _together(text: Any) -> str:
 
 
 def _text_columns(rows: Iterable[Sequence[str]]) -> list[int]:
-    """Columns without a cell that begins with a number: they are set flush left."""
-    numeric = re.compile(r"[-+\N{MINUS SIGN}<>~]?\s?[.\d]")
+    """Columns of words, to be set flush left: no cell begins with a number or is "n/a"."""
+    numeric = re.compile(rf"[-+\N{{MINUS SIGN}}<>~]?\s?[.\d]|{NA}$")
     columns = enumerate(zip(*rows, strict=True))
     return [i for i, cells in columns if not any(numeric.match(str(cell)) for cell in cells)]
 
