@@ -15,6 +15,7 @@ import hypothesis
 import jax
 import pytest
 
+FLAGS = os.environ["XLA_FLAGS"]
 ROOT = Path(__file__).resolve().parents[1]
 REQUIRE_DATA = "JAXCOMPRESS_REQUIRE_DATA"
 
@@ -42,6 +43,15 @@ def shared_data() -> Path:
 @pytest.fixture
 def key() -> jax.Array:
     return jax.random.key(0)
+
+
+@pytest.fixture(autouse=True)
+def flags_of_this_process(monkeypatch):
+    """What a test starts has the flags of XLA that this process computes with.
+
+    Entry points that earlier tests called have set others, too late for this process.
+    """
+    monkeypatch.setenv("XLA_FLAGS", FLAGS)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -373,10 +373,7 @@ def _embed(config: ModelConfig, params: Any, tokens: jax.Array, attention_mask: 
 
 
 def _project(x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
-    """(head, batch, position, width) by every head's own kernel, to (b, t, head, head_dim).
-
-    First in the order of `x`: asked for heads behind positions at once, XLA transposes all of `x`.
-    """
+    """(head, b, t, width) to (b, t, head, head_dim); in one step XLA would transpose all of `x`."""
     y = jnp.moveaxis(einsum("hbtm,mhd->hbtd", x, kernel), 0, 2)
     return y if bias is None else y + bias[None, None]
 

@@ -175,7 +175,7 @@ def _together(text: Any) -> str:
 
 def _text_columns(rows: Iterable[Sequence[str]]) -> list[int]:
     """Columns of words, to be set flush left: no cell begins with a number or is "n/a"."""
-    numeric = re.compile(rf"[-+\N{{MINUS SIGN}}<>~]?\s?[.\d]|{NA}$")
+    numeric = re.compile(rf"[-+\u2212<>~]?\s?[.\d]|{NA}$")
     columns = enumerate(zip(*rows, strict=True))
     return [i for i, cells in columns if not any(numeric.match(str(cell)) for cell in cells)]
 
