@@ -14,7 +14,7 @@ import numpy as np
 import tyro
 
 from jaxcompress import ablate as ablation
-from jaxcompress import check, files, tasks, xla
+from jaxcompress import check, files, runs, tasks, xla
 from jaxcompress import config as configs
 from jaxcompress.compare import CompareConfig
 from jaxcompress.compare import compare as compare_models
@@ -303,7 +303,7 @@ def _check_report(report: Path | None, tasks: Sequence[str], overwrite: bool) ->
     if report is not None:
         if not tasks:
             raise check.fail("--report", "data.tasks to compare on", "none")
-        files.refuse_nonempty(report, overwrite)
+        files.refuse_nonempty(report, overwrite, marker=runs.MARKER)
 
 
 def _write_report(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import tempfile
 import uuid
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -26,15 +27,15 @@ __all__ = [
 
 
 def refuse_nonempty(
-    directory: str | Path, overwrite: bool = False, *, marker: str | None = None
+    directory: str | Path, overwrite: bool = False, *, marker: str | tuple[str, ...] = ()
 ) -> Path:
-    """Raises `ValueError` where writing into a directory could destroy something.
+    """Raises `ValueError` where writing a directory would fail or could destroy something.
 
     Args:
       directory: where something is about to be written; need not exist.
       overwrite: whether what is there may go.
-      marker: a file by which an earlier result of ours is known. With it, `overwrite` lets only a
-        directory go that holds this file: anything else was not written by us.
+      marker: a file, or several, by which an earlier result of ours is known. With it, `overwrite`
+        lets only a directory go that holds them all: anything else was not written by us.
 
     Returns:
       The directory as a path.
@@ -53,15 +54,36 @@ def refuse_nonempty(
     directory = Path(directory)
     if directory.exists() and not directory.is_dir():
         raise check.fail(str(directory), "a directory", "a file")
+    _try_to_write(directory)
     names = sorted(entry.name for entry in directory.iterdir()) if directory.is_dir() else []
-    if not names or (overwrite and (marker is None or marker in names)):
+    markers = _names(marker)
+    if not names or (overwrite and set(markers) <= set(names)):
         return directory
     got = f"files such as {names[0]}"
     if overwrite:
+        expected = f"an earlier result with a {' and a '.join(markers)}"
         hint = "choose another directory, or remove it yourself"
-        raise check.fail(str(directory), f"an earlier result with a {marker}", got, hint)
+        raise check.fail(str(directory), expected, got, hint)
     hint = "pass overwrite (--overwrite) to replace"
     raise check.fail(str(directory), "a new or empty directory", got, hint)
+
+
+def _names(marker: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (marker,) if isinstance(marker, str) else marker
+
+
+def _try_to_write(directory: Path) -> None:
+    """Raises if the directory cannot be made: before hours of work, not after them."""
+    there = directory.absolute()
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    try:
+        # Tried out, since permissions do not say it: file systems may be read-only or no real ones.
+        with tempfile.TemporaryDirectory(dir=there):
+            pass
+    except OSError as error:
+        expected = "a directory that can be written to"
+        raise check.fail(str(directory), expected, f"{there}: {error.strerror}") from None
 
 
 @contextlib.contextmanager
@@ -140,7 +162,7 @@ def read_npz(path: str | Path, names: Sequence[str] = ()) -> dict[str, np.ndarra
 
 @contextlib.contextmanager
 def atomic_directory(
-    directory: str | Path, overwrite: bool = False, *, marker: str | None = None
+    directory: str | Path, overwrite: bool = False, *, marker: str | tuple[str, ...] = ()
 ) -> Iterator[Path]:
     """Yields a temporary directory that becomes `directory` if the body succeeds.
 
@@ -181,7 +203,7 @@ def atomic_directory(
 
 
 def fresh_directory(
-    directory: str | Path, overwrite: bool = False, *, marker: str | None = None
+    directory: str | Path, overwrite: bool = False, *, marker: str | tuple[str, ...] = ()
 ) -> Path:
     """An empty directory: made if missing, emptied where `refuse_nonempty` allows it.
 
@@ -194,7 +216,7 @@ def fresh_directory(
     directory = refuse_nonempty(directory, overwrite, marker=marker)
     directory.mkdir(parents=True, exist_ok=True)
     # The marker goes last: a removal that was interrupted can be taken up again.
-    for entry in sorted(directory.iterdir(), key=lambda entry: entry.name == marker):
+    for entry in sorted(directory.iterdir(), key=lambda entry: entry.name in _names(marker)):
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:

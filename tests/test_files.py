@@ -69,6 +69,23 @@ def test_nonempty_directories_are_refused(tmp_path):
         files.refuse_nonempty(tmp_path / "a", overwrite=True)
 
 
+def test_several_markers_must_all_be_there(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    both = ("config.json", "model.safetensors")
+    with pytest.raises(ValueError, match=r"with a config\.json and a model\.safetensors, got"):
+        files.refuse_nonempty(tmp_path, overwrite=True, marker=both)
+    (tmp_path / "model.safetensors").write_text("")
+    assert files.refuse_nonempty(tmp_path, overwrite=True, marker=both) == tmp_path
+
+
+@pytest.mark.parametrize("place", ["/proc/nope/x", "file/x", "file/deep/x"])
+def test_what_cannot_be_made_is_refused_at_the_door(tmp_path, place):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="expected a directory that can be written to, got /"):
+        files.refuse_nonempty(tmp_path / place)
+    assert names(tmp_path) == ["file"]
+
+
 def test_fresh_directories_lose_only_an_earlier_result(tmp_path):
     (tmp_path / "precious").write_text("")
     folder = tmp_path / "run"

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
+import uuid
 import warnings
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from jaxcompress import check, files, tree
 
-__all__ = ["latest", "prepare", "restore", "save"]
+__all__ = ["fingerprint", "latest", "prepare", "restore", "save"]
 
 _MANIFEST = "manifest.json"  # without it a checkpoint is not whole
+_SAMPLED = 256  # rows of a memory-mapped array that its fingerprint looks at
 
 
 def prepare(directory: str | Path, size: int = 0) -> Path:
@@ -49,15 +55,24 @@ def prepare(directory: str | Path, size: int = 0) -> Path:
     return directory
 
 
-def save(directory: str | Path, step: int, state: Any, *, keep: int = 2) -> None:
+def save(
+    directory: str | Path,
+    step: int,
+    state: Any,
+    *,
+    keep: int = 2,
+    about: Mapping[str, Any] | None = None,
+) -> None:
     """Writes a pytree of arrays and typed keys to `directory/<step>`, whole or not at all.
 
     Args:
       directory: of the checkpoints of one run.
-      step: its number; a checkpoint of that number is replaced.
+      step: its number; a checkpoint of that number is replaced, and anything else of that name is
+        renamed, with a `UserWarning`.
       state: what to save.
       keep: how many are kept: this one and those before it. Later ones, which this run has not
-        come to, go, and so does what an interrupted writer left.
+        come to, go, and so does what an interrupted writer left; nothing that `save` did not write.
+      about: what the run is known by, in values that JSON has; see `restore`.
 
     Raises:
       ValueError: if the directory cannot be written to or the disk is full.
@@ -75,17 +90,19 @@ def save(directory: str | Path, step: int, state: Any, *, keep: int = 2) -> None
     directory = prepare(directory, size)
     for left in _unfinished(directory):
         shutil.rmtree(left)
+    _make_way(directory / str(step))
     try:
         with files.atomic_directory(directory / str(step), overwrite=True) as temporary:
             ocp.save(str(temporary), state, overwrite=True)
-            found = {"files": _contents(temporary), "leaves": _kinds(state)}
+            found = {"files": _contents(temporary), "leaves": _kinds(state), "about": about or {}}
             (temporary / _MANIFEST).write_text(json.dumps(found, indent=1), encoding="utf-8")
     except (OSError, ValueError) as error:
         raise _unwritable(directory, size, str(error).splitlines()[0]) from None
     earlier = sorted(other for other in _steps(directory) if other < step)
     kept = {step, *earlier[max(0, len(earlier) - keep + 1) :]}
     for other in set(_steps(directory)) - kept:
-        shutil.rmtree(directory / str(other))
+        if _is_ours(directory / str(other)):
+            shutil.rmtree(directory / str(other))
 
 
 def latest(directory: str | Path) -> int | None:
@@ -110,17 +127,24 @@ def latest(directory: str | Path) -> int | None:
     return None
 
 
-def restore(directory: str | Path, like: Any, step: int | None = None) -> Any:
+def restore(
+    directory: str | Path,
+    like: Any,
+    step: int | None = None,
+    *,
+    about: Mapping[str, Any] | None = None,
+) -> Any:
     """Reads a checkpoint into the structure, shapes, types and shardings of another tree.
 
     Args:
       directory: of the checkpoints of one run.
       like: a tree such as was saved; its values do not matter.
       step: which one; the last whole one by default.
+      about: what the run is known by; `None` reads a checkpoint of any run.
 
     Raises:
-      ValueError: if there is no such checkpoint, it is damaged, or it holds a tree of another
-        structure or shape.
+      ValueError: if there is no such checkpoint, it is damaged, it holds a tree of another
+        structure or shape, or it is of a run that is not known by `about`.
 
     Example:
       >>> folder = tempfile.mkdtemp()
@@ -144,6 +168,8 @@ def restore(directory: str | Path, like: Any, step: int | None = None) -> Any:
         if there.get(name) != asked.get(name):
             got = f"{name}: {there.get(name, 'nothing')} for {asked.get(name, 'nothing')}"
             raise check.fail(str(path), "a checkpoint of this kind of state", got)
+    if about is not None:
+        _same_run(path, about)
     try:
         return ocp.load(str(path), jax.tree.map(_abstract, like))
     except (ValueError, KeyError, TypeError) as error:  # a dict where a list was, and the like
@@ -151,16 +177,68 @@ def restore(directory: str | Path, like: Any, step: int | None = None) -> Any:
         raise check.fail(str(path), "a checkpoint of this kind of state", reason) from None
 
 
+def fingerprint(state: Any) -> str:
+    """A short name for the values of a pytree, by which a run can be known.
+
+    Of memory-mapped arrays, which may be larger than the memory, only some rows are looked at.
+
+    Args:
+      state: pytree of arrays and typed keys.
+
+    Example:
+      >>> fingerprint({"w": np.ones(2)}) == fingerprint({"w": np.ones(2)})
+      True
+      >>> fingerprint({"w": np.ones(2)}) == fingerprint({"w": np.zeros(2)})
+      False
+    """
+    content = hashlib.sha256()
+    for name, leaf in tree.paths(state).items():
+        if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        content.update(f"{name} {leaf.dtype} {leaf.shape} ".encode())
+        if isinstance(leaf, np.memmap) and leaf.ndim and len(leaf) > _SAMPLED:
+            leaf = leaf[np.linspace(0, len(leaf) - 1, _SAMPLED).astype(int)]
+        content.update(np.ascontiguousarray(leaf).tobytes())
+    return content.hexdigest()[:16]
+
+
+def _same_run(path: Path, about: Mapping[str, Any]) -> None:
+    """Raises if a checkpoint is of another run: its result would pass for that of this one."""
+    saved, asked = _manifest(path).get("about", {}), json.loads(json.dumps(about))
+    other = [name for name in sorted(saved | asked) if saved.get(name) != asked.get(name)]
+    if other:
+        hint = "Choose another folder for checkpoints, or remove this one"
+        got = f"one with another {', '.join(other)}"
+        raise check.fail(str(path), "a checkpoint of this run", got, hint)
+
+
+def _make_way(path: Path) -> None:
+    """Renames what has the name of a checkpoint and is none of ours, or lost its manifest."""
+    if path.exists() and not _is_ours(path):
+        aside = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.kept")
+        path.rename(aside)
+        warnings.warn(f"{path}: not a whole checkpoint, renamed to {aside.name}", stacklevel=3)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether `save` wrote a directory, and it may go."""
+    try:
+        return {"files", "leaves"} <= _manifest(path).keys()
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
 def _steps(directory: Path) -> list[int]:
     # A checkpoint is renamed to its number when all of it is written.
-    names = (path.name for path in directory.iterdir()) if directory.is_dir() else ()
-    return [int(name) for name in names if name.isdecimal()]
+    paths = directory.iterdir() if directory.is_dir() else ()
+    return [int(path.name) for path in paths if re.fullmatch(r"0|[1-9]\d*", path.name, re.ASCII)]
 
 
 def _unfinished(directory: Path) -> list[Path]:
     """The temporary folders of `files.atomic_directory`, and orbax's within it."""
-    paths = directory.glob(".[0-9]*.*") if directory.is_dir() else ()
-    return sorted(path for path in paths if path.is_dir())
+    paths = directory.iterdir() if directory.is_dir() else ()
+    name = re.compile(r"\.\d+\.[0-9a-f]{8}(\.old)?", re.ASCII)
+    return sorted(path for path in paths if name.fullmatch(path.name) and path.is_dir())
 
 
 def _contents(path: Path) -> dict[str, list[int]]:

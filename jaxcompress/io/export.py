@@ -19,7 +19,12 @@ from jaxcompress.models.build import Model
 from jaxcompress.models.config import ModelConfig
 from jaxcompress.prune.shrink import pad
 
-__all__ = ["padded", "save"]
+__all__ = ["MARKER", "Form", "padded", "save", "settled"]
+
+Form = Literal["stock", "padded", "native"]
+
+MARKER = ("config.json", "model.safetensors")
+"""Files by which a directory is known that `save` wrote."""
 
 _WIDEST = 8  # times as many heads as the largest layer has, before a padded shape is given up
 
@@ -28,7 +33,7 @@ def save(
     model: Model,
     directory: str | Path,
     *,
-    form: Literal["stock", "padded", "native"] = "stock",
+    form: Form = "stock",
     overwrite: bool = False,
     store: Callable[[np.ndarray], np.ndarray] = np.asarray,
     extra: Mapping[str, Any] | None = None,
@@ -45,7 +50,7 @@ def save(
       model: to write.
       directory: new or empty, unless `overwrite`; it appears whole or not at all.
       form: see above.
-      overwrite: replace what is there.
+      overwrite: replace a model that is there.
       store: applied to every array, for example a cast to float16.
       extra: further keys of `config.json`, such as `bos_token_id`; not for `native`.
       compression: what was done to the model: the teacher's name, the recipe, `prune.kept`. Written
@@ -78,13 +83,41 @@ def save(
     if compression is not None:
         version = importlib.metadata.version("jaxcompress")
         record = _json({"jaxcompress": version, **compression})
-    with atomic_directory(directory, overwrite) as temporary:
+    with atomic_directory(directory, overwrite, marker=MARKER) as temporary:
         (temporary / "config.json").write_text(_json(raw))
         safetensors.write(temporary / "model.safetensors", tensors)
         if record is not None:
             (temporary / "compression.json").write_text(record)
         if model.tokenizer is not None:
             model.tokenizer.save_pretrained(temporary)
+
+
+def settled(config: ModelConfig, form: Form | None = None) -> Form:
+    """The form that a model of this shape is written in: the one asked for, or the first that can.
+
+    Asked before a model of a known shape is trained, so that it is not trained for nothing.
+
+    Args:
+      config: of the model.
+      form: as for `save`; left out, `stock` where stock transformers can load it, else `native`.
+
+    Raises:
+      ValueError: as `save` would, for the form that is asked for.
+
+    Example:
+      >>> config = ModelConfig(family="research", layers=1, heads=1, kv_heads=1, head_dim=4,
+      ...                      width=4, neurons=8, vocab=11, context=5)
+      >>> settled(config)
+      'native'
+    """
+    problem = _problem(config)
+    if form is None:
+        return "native" if problem else "stock"
+    if form == "stock" and problem:
+        raise problem
+    if form == "padded":
+        _padding(config)
+    return form
 
 
 def padded(model: Model) -> Model:
@@ -99,20 +132,27 @@ def padded(model: Model) -> Model:
       >>> padded(model) is model
       True
     """
-    problem = _problem(model.config)
-    if problem is None:
+    shape = _padding(model.config)
+    if shape is None:
         return model
-    sizes = model.config.layer_sizes
+    config, params = pad(model.config, model.params, **shape)
+    return model.replace(config=config, params=params)
+
+
+def _padding(config: ModelConfig) -> dict[str, int] | None:
+    """The size that all layers are filled up to; `None` if stock transformers loads it as it is."""
+    if _problem(config) is None:
+        return None
+    sizes = config.layer_sizes
     kv_heads = max(1, *(size.kv_heads for size in sizes))
     group = max(1, *(size.heads // max(size.kv_heads, 1) for size in sizes))
     neurons = max(1, *(size.neurons for size in sizes))
     for more in range(kv_heads, _WIDEST * kv_heads + 1):
         shape = {"heads": group * more, "kv_heads": more, "neurons": neurons}
-        if _problem(dataclasses.replace(model.config, sizes=None, **shape)) is None:
-            config, params = pad(model.config, model.params, **shape)
-            return model.replace(config=config, params=params)
+        if _problem(dataclasses.replace(config, sizes=None, **shape)) is None:
+            return shape
     even = {"heads": group * kv_heads, "kv_heads": kv_heads, "neurons": neurons}
-    problem = _problem(dataclasses.replace(model.config, sizes=None, **even))
+    problem = _problem(dataclasses.replace(config, sizes=None, **even))
     raise check.fail("model", "a shape that zeros can fill up", problem, "form='native' writes it")
 
 

@@ -22,10 +22,11 @@ from jaxcompress.lora.variants import norms, scale
 from jaxcompress.matrices import layout_of
 from jaxcompress.models.build import Model
 
-__all__ = ["load_adapter", "manifest", "save_adapter"]
+__all__ = ["MARKER", "load_adapter", "manifest", "save_adapter"]
 
-_FILE = "adapter_model.safetensors"
-_CONFIG = "adapter_config.json"
+MARKER = _CONFIG, _FILE = "adapter_config.json", "adapter_model.safetensors"
+"""Files by which a directory is known that `save_adapter` wrote."""
+
 _PREFIX = "base_model.model."
 _ENDINGS = {"a": ".lora_A.weight", "b": ".lora_B.weight", "m": ".lora_magnitude_vector"}
 
@@ -77,7 +78,7 @@ def save_adapter(
                     tensors[_PREFIX + module + ending] = stacked[i].T
     variant = adapter.specs[0].variant
     raw = peft_config.write(ranks, alphas, variant, model.config, model.name)
-    with atomic_directory(directory, overwrite, marker=_CONFIG) as temporary:
+    with atomic_directory(directory, overwrite, marker=MARKER) as temporary:
         (temporary / _CONFIG).write_text(json.dumps(raw, indent=2, sort_keys=True) + "\n")
         safetensors.write(temporary / _FILE, tensors)
         written = sorted(_read(temporary / _FILE))

@@ -98,6 +98,9 @@ def write(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
       path: of the file.
       tensors: by name; the mapping is not changed.
 
+    Raises:
+      ValueError: if the file cannot be written or the disk is full.
+
     Example:
       >>> import tempfile
       >>> folder = Path(tempfile.mkdtemp())
@@ -106,5 +109,10 @@ def write(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
       [1.0, 1.0]
     """
     whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    with atomic_write(path) as temporary:
-        save_file(whole, temporary, metadata={"format": "pt"})
+    try:
+        with atomic_write(path) as temporary:
+            save_file(whole, temporary, metadata={"format": "pt"})
+    except (OSError, SafetensorError) as error:
+        size = sum(tensor.nbytes for tensor in whole.values())
+        expected = f"a file that can be written, with room for {size / 1e6:.1f} MB"
+        raise check.fail(str(path), expected, error) from None

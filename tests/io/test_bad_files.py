@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from jaxcompress import io
@@ -254,12 +255,20 @@ def test_save_refuses_a_directory_with_something_in_it(folder):
     with pytest.raises(ValueError, match=r"expected a new or empty directory.*--overwrite"):
         io.save(other, folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    (folder / "model.safetensors").rename(folder / "thesis.tex")
+    with pytest.raises(ValueError, match=r"an earlier result with a config\.json and a model\."):
+        io.save(other, folder, overwrite=True)
+    assert (folder / "thesis.tex").is_file()
+    (folder / "thesis.tex").rename(folder / "model.safetensors")
     io.save(other, folder, overwrite=True)
     assert io.load(folder).config == other.config
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
 
 
-@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+FAILURES = {OSError: ValueError, SafetensorError: ValueError, KeyboardInterrupt: KeyboardInterrupt}
+
+
+@pytest.mark.parametrize("error", FAILURES)
 @pytest.mark.parametrize("present", [False, True])
 def test_a_save_that_fails_leaves_everything_as_it_was(folder, monkeypatch, error, present):
     target = folder if present else folder.parent / "new"
@@ -267,10 +276,10 @@ def test_a_save_that_fails_leaves_everything_as_it_was(folder, monkeypatch, erro
 
     def fail(tensors, path, **options):
         path.write_bytes(b"half")
-        raise error
+        raise error("disk full")
 
     monkeypatch.setattr("jaxcompress.io.safetensors.save_file", fail)
-    with pytest.raises(type(error)):
+    with pytest.raises(FAILURES[error], match="disk full"):
         io.save(families.model("llama"), target, overwrite=True)
     after = {path: path.read_bytes() for path in folder.parent.rglob("*") if path.is_file()}
     assert after == before and sorted(p.name for p in folder.parent.iterdir()) == ["model"]

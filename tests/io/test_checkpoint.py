@@ -115,6 +115,43 @@ def test_half_written_folders(folder):
         assert checkpoint.latest(folder) == 12
 
 
+def test_what_others_wrote_stays(folder):
+    """Folders that are called by a year or hidden, and the web's idea of a manifest."""
+    theirs = ("2024/thesis.tex", ".2023.photos/a.jpg", "3/manifest.json", "12/notes.txt")
+    for name in theirs:
+        (folder / name).parent.mkdir()
+        (folder / name).write_text('{"files": []}')
+    with pytest.warns(UserWarning, match="12: not a whole checkpoint, renamed to 12."):
+        checkpoint.save(folder, 12, state(12), keep=1)
+    assert all((folder / name).is_file() for name in theirs[:3])
+    assert [path.read_text() for path in folder.glob("12.*.kept/notes.txt")] == ['{"files": []}']
+    assert {"12"} == set(names(folder)) & {"4", "8", "12"}
+    with pytest.warns(UserWarning, match="2024: damaged checkpoint ignored"):
+        assert checkpoint.latest(folder) == 12
+
+
+def test_checkpoints_of_another_run(folder):
+    ours = {"batch": 8, "recipe": {"loss": "jsd", "tasks": ("ioi",)}}
+    checkpoint.save(folder, 12, state(12), about=ours)
+    assert_same(checkpoint.restore(folder, state(0), about=ours), state(12))
+    assert_same(checkpoint.restore(folder, state(0)), state(12))
+    for other, names_ in (({**ours, "batch": 4}, "batch"), ({}, "batch, recipe")):
+        match = f"/12: expected a checkpoint of this run, got one with another {names_}. Choose"
+        with pytest.raises(ValueError, match=match):
+            checkpoint.restore(folder, state(0), about=other)
+
+
+def test_fingerprints_tell_values_apart(tmp_path):
+    changes = [{}, {"w": jnp.zeros((2, 3))}, {"rest": ()}, {"step": jnp.asarray(1)}]
+    found = [checkpoint.fingerprint({**state(0), **change}) for change in changes]
+    assert len(set(found)) == len(found)
+    rows = np.memmap(tmp_path / "rows", np.int32, "w+", shape=(1000, 2))
+    before = checkpoint.fingerprint(rows)
+    assert before == checkpoint.fingerprint(rows)
+    rows[-1] = 1
+    assert checkpoint.fingerprint(rows) != before
+
+
 def test_nothing_whole(tmp_path):
     (tmp_path / "3").mkdir()
     with pytest.warns(UserWarning, match="/3: damaged checkpoint ignored"):
