@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ def fit(
     loggers: Sequence[Logger] = (),
     checkpoints: str | Path | None = None,
     every: int | None = None,
+    about: Mapping[str, Any] | None = None,
     mesh: Mesh | None = None,
     name: str = "train",
     progress: bool = True,
@@ -49,6 +50,7 @@ def fit(
     Each step takes `batch` rows of the data at random, with replacement, which depends on the key
     of the state and the number of the step only. A run that was stopped and is called again with
     the same arguments goes on from its last checkpoint and ends in the same numbers, bit for bit.
+    A checkpoint of another run (another start, data, batch or `about`) is refused.
     With checkpoints, SIGTERM is obeyed at the end of the chunk: save, and exit with status 0.
 
     Args:
@@ -63,6 +65,8 @@ def fit(
       loggers: see `loggers`; they get the same rows.
       checkpoints: folder for checkpoints, of which the last two are kept; `None` for none.
       every: steps between checkpoints, a multiple of `chunk`; by default `chunk`.
+      about: what else the numbers depend on, in values that JSON has, such as the settings of the
+        loss and of the optimiser: `fit` cannot look into functions.
       mesh: devices to spread the rows of a batch and the parameters over, see `shardings`; by
         default one device.
       name: what is trained, for the progress bar and the rows.
@@ -72,8 +76,8 @@ def fit(
       The state after the last step.
 
     Raises:
-      ValueError: if the loss or the gradient is no longer finite, if a checkpoint cannot be written
-        or is of another kind of state, or for arguments out of range.
+      ValueError: if the loss, the gradient or a parameter is no longer finite, if a checkpoint
+        cannot be written, is of another run or beyond `steps`, or for arguments out of range.
       SystemExit: with status 0, after SIGTERM.
 
     Example:
@@ -87,27 +91,32 @@ def fit(
       (100, True)
     """
     count, every = _check(data, steps, batch, chunk, every, mesh)
-    state, saved = _begin(state, checkpoints, mesh)
     data = jax.tree.map(lambda leaf: leaf if _mapped(leaf) else jnp.asarray(leaf), data)
+    known = {} if checkpoints is None else _known_by(state, data, batch, about)
+    state, saved = _begin(state, checkpoints, known, mesh)
     done = int(state.step)
+    if saved is not None and done > steps:
+        raise check.fail("steps", f"at least {done}, those of {_where(checkpoints, saved)}", steps)
     with _held(checkpoints) as terminated, _bar(name, done, steps, progress) as bar:
         while done < steps:
             length = min(chunk - done % chunk, steps - done)
             rows = _rows(state.key, done, batch=batch, length=length, count=count)
             rows = np.asarray(rows)
-            state, seen = _chunk(state, _batches(data, rows, mesh), step=step)
+            state, seen, finite = _chunk(state, _batches(data, rows, mesh), step=step)
             seen = {key: np.asarray(value) for key, value in seen.items()}
-            _refuse_infinite(name, seen, done, rows, _where(checkpoints, saved))
+            _refuse_infinite(name, seen, bool(finite), done, rows, _where(checkpoints, saved))
             done += length
             row = {key: float(value.mean()) for key, value in seen.items()}
             _log(row, done, name, run, loggers)
             bar.update(length)
             bar.set_postfix({key: f"{value:.3g}" for key, value in row.items()})
             if checkpoints is not None and (done % every == 0 or done == steps):
-                checkpoint.save(checkpoints, done, state)
+                checkpoint.save(checkpoints, done, state, about=known)
                 saved = done
             if checkpoints is not None and terminated():
-                _save_and_exit(checkpoints, done, state, saved, name)
+                if saved != done:
+                    checkpoint.save(checkpoints, done, state, about=known)
+                _exit(name, _where(checkpoints, done))
     return state
 
 
@@ -130,8 +139,16 @@ def _check(
     return sizes.pop()[0], every
 
 
+def _known_by(
+    start: State, data: Any, batch: int, about: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """What the checkpoints of a run have in common, and those of another have not."""
+    prints = {"start": checkpoint.fingerprint(start), "data": checkpoint.fingerprint(data)}
+    return {**prints, "batch": batch, **(about or {})}
+
+
 def _begin(
-    state: State, checkpoints: str | Path | None, mesh: Mesh | None
+    state: State, checkpoints: str | Path | None, known: dict[str, Any], mesh: Mesh | None
 ) -> tuple[State, int | None]:
     """The state to go on from, where it belongs, and the step of its checkpoint."""
     if mesh is not None:
@@ -141,7 +158,7 @@ def _begin(
         checkpoint.prepare(checkpoints, tree.nbytes(state))
         saved = checkpoint.latest(checkpoints)
     if saved is not None:
-        state = checkpoint.restore(str(checkpoints), state, saved)
+        state = checkpoint.restore(str(checkpoints), state, saved, about=known)
     # The compiled call overwrites the state it is given; the caller's must survive that.
     return jax.tree.map(jnp.copy, state), saved
 
@@ -176,39 +193,37 @@ def _batches(data: Any, rows: np.ndarray, mesh: Mesh | None) -> Any:
 
 
 @functools.partial(jax.jit, static_argnames="step", donate_argnums=0)
-def _chunk(state: State, batches: Any, *, step: Step) -> tuple[State, dict[str, Any]]:
-    """One step for each of the batches, and the metrics of each."""
-    return jax.lax.scan(step, state, batches)
+def _chunk(state: State, batches: Any, *, step: Step) -> tuple[State, dict[str, Any], jax.Array]:
+    """One step for each of the batches, the metrics of each, and whether what is left is finite."""
+    state, seen = jax.lax.scan(step, state, batches)
+    finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params)]
+    return state, seen, jnp.array(finite).all()
 
 
 def _refuse_infinite(
-    name: str, seen: dict[str, np.ndarray], done: int, rows: np.ndarray, where: str
+    name: str, seen: dict[str, np.ndarray], finite: bool, done: int, rows: np.ndarray, where: str
 ) -> None:
-    """Raises for the first step whose loss or gradient is not finite."""
+    """Raises for the first step whose loss or gradient is not finite, or parameters after all."""
+    last = f"the last good checkpoint is {where}. Lower the learning rate or the clipping norm"
     for metric in ("loss", "grad_norm"):
         bad = np.flatnonzero(~np.isfinite(seen.get(metric, np.zeros(1))))
         if not bad.size:
             continue
         first = int(bad[0])
-        hint = (
-            f"Its batch was rows {rows[first].tolist()}; the last good checkpoint is {where}. "
-            "Lower the learning rate or the clipping norm"
-        )
+        hint = f"Its batch was rows {rows[first].tolist()}; {last}"
         step, value = done + first + 1, float(seen[metric][first])
         raise check.fail(f"{metric} of {name}", f"finite at step {step}", value, hint)
+    if not finite:  # the loss and the gradient of a step are those of the parameters before it
+        expected = f"finite after step {done + len(rows)}"
+        raise check.fail(f"parameters of {name}", expected, "NaN or infinite ones", f"T{last[1:]}")
 
 
 def _where(checkpoints: str | Path | None, saved: int | None) -> str:
     return "none" if checkpoints is None or saved is None else str(Path(checkpoints) / str(saved))
 
 
-def _save_and_exit(
-    checkpoints: str | Path, done: int, state: State, saved: int | None, name: str
-) -> None:
-    if saved != done:
-        checkpoint.save(checkpoints, done, state)
-    message = f"{name}: stopped by SIGTERM, {_where(checkpoints, done)} saved"
-    tqdm.tqdm.write(message, file=sys.stderr)
+def _exit(name: str, where: str) -> None:
+    tqdm.tqdm.write(f"{name}: stopped by SIGTERM, {where} saved", file=sys.stderr)
     raise SystemExit(0)
 
 

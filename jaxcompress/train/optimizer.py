@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -46,7 +47,7 @@ def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
       steps: of the whole run, warm-up included.
 
     Raises:
-      ValueError: if the warm-up is not shorter than the run.
+      ValueError: if the warm-up is not shorter than the run, or a value is out of range.
 
     Example:
       >>> rate = schedule(OptimizerConfig(rate=1.0, warmup=10, final=0.0), 110)
@@ -55,6 +56,16 @@ def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
     """
     check.integer("steps", steps, 1)
     check.integer("warmup", config.warmup, 0, steps - 1)
+    for name, allowed, expected in (
+        ("rate", 0 < config.rate < math.inf, "a number above 0"),
+        ("final", 0 <= config.final <= 1, "a number in [0, 1]"),
+        ("weight_decay", 0 <= config.weight_decay < math.inf, "a number of at least 0"),
+        ("clip", config.clip > 0, "a number above 0"),
+        ("beta1", 0 <= config.beta1 < 1, "a number in [0, 1)"),
+        ("beta2", 0 <= config.beta2 < 1, "a number in [0, 1)"),
+    ):
+        if not allowed:
+            raise check.fail(name, expected, getattr(config, name))
     end = config.rate * config.final
     return optax.warmup_cosine_decay_schedule(0.0, config.rate, config.warmup, steps, end)
 
@@ -81,6 +92,9 @@ def optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformati
     Args:
       config: see `OptimizerConfig`.
       steps: of the whole run, which the schedule is spread over.
+
+    Raises:
+      ValueError: as `schedule`.
 
     Example:
       >>> state = optimizer(OptimizerConfig(), 1000).init({"kernel": jax.numpy.ones(2)})

@@ -34,10 +34,14 @@ def data(key):
 @pytest.fixture
 def start(key):
     params = {"kernel": jnp.zeros((3, 1)), "bias": jnp.zeros(1)}
-    return train.create(params, train.optimizer(CONFIG, STEPS), key)
+    return train.create(params, adam(), key)
 
 
-STEP = train.make_step(loss, train.optimizer(CONFIG, STEPS))
+def adam():
+    return train.optimizer(CONFIG, STEPS)
+
+
+STEP = train.make_step(loss, adam())
 
 
 def fit(state, data, steps=STEPS, **options):
@@ -116,7 +120,7 @@ def test_the_caller_keeps_its_state(data, start):
 
 
 def test_the_key_decides(data, start, key):
-    other = train.create(start.params, train.optimizer(CONFIG, STEPS), jax.random.key(1))
+    other = train.create(start.params, adam(), jax.random.key(1))
     assert not np.array_equal(fit(start, data).params["kernel"], fit(other, data).params["kernel"])
 
 
@@ -197,6 +201,35 @@ def test_losses_that_diverge_are_stopped(data, start):
     expected = "loss of train: expected finite at step 1, got nan.*last good checkpoint is none"
     with pytest.raises(ValueError, match=expected):
         train.fit(state, wild, data, 4, batch=2, chunk=2, progress=False)
+
+
+def test_parameters_that_diverge_are_not_saved(data, start, tmp_path):
+    """Loss and gradient of the last step are fine: they are those before its update."""
+    wild = train.make_step(loss, optax.sgd(1e38))
+    state = train.create(start.params, optax.sgd(1e38), start.key)
+    expected = "parameters of train: expected finite after step 1, .*The last good checkpoint is no"
+    with pytest.raises(ValueError, match=expected):
+        train.fit(state, wild, data, 1, batch=8, checkpoints=tmp_path, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_checkpoints_of_another_run_are_refused(data, start, tmp_path):
+    """Whatever it is that differs: its result would pass for that of this run."""
+    fit(start, data, checkpoints=tmp_path, about={"loss": "squares"})
+    other = train.create({**start.params, "bias": jnp.ones(1)}, adam(), start.key)
+    for state, rows, options, what in (
+        (other, data, {}, "start"),
+        (start, {**data, "y": data["y"] + 1}, {}, "data"),
+        (start, data, {"batch": 4}, "batch"),
+        (start, data, {"about": {"loss": "kl"}}, "loss"),
+    ):
+        options = {"about": {"loss": "squares"}, "checkpoints": tmp_path} | options
+        with pytest.raises(
+            ValueError, match=f"12: expected a checkpoint of this run.*another {what}"
+        ):
+            fit(state, rows, **options)
+    with pytest.raises(ValueError, match="steps: expected at least 12, those of .*12, got 4"):
+        fit(start, data, 4, checkpoints=tmp_path, about={"loss": "squares"})
 
 
 def test_rows_are_those_of_the_step(data, start):
@@ -284,3 +317,15 @@ def test_schedule_rises_and_falls():
     assert (np.diff(values[:5]) > 0).all() and (np.diff(values[4:]) < 0).all()
     with pytest.raises(ValueError, match="warmup: expected a whole number in"):
         schedule(train.OptimizerConfig(warmup=20), 20)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("rate", -1.0), ("rate", np.nan), ("final", 2.0), ("weight_decay", -0.1), ("clip", 0.0)),
+        *(("beta1", 2.0), ("beta2", 1.0)),
+    ],
+)
+def test_values_that_cannot_train(name, value):
+    with pytest.raises(ValueError, match=f"{name}: expected a number .*, got {value}"):
+        train.optimizer(train.OptimizerConfig(**{"warmup": 0, name: value}), 20)

@@ -128,7 +128,7 @@ def test_handlers_come_back_after_errors():
 def test_damaged_checkpoints_are_passed_over(tmp_path):
     LINEAR.fit(8, checkpoints=tmp_path)
     (tmp_path / "8" / "manifest.json").unlink()
-    with pytest.warns(UserWarning, match="/8: damaged checkpoint ignored"):
+    with pytest.warns(UserWarning, match="/8: (damaged checkpoint ignored|not a whole)"):
         resumed = LINEAR.fit(checkpoints=tmp_path)
     assert_same(resumed.params, LINEAR.fit().params)
 
