@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -13,10 +14,9 @@ import jax
 from jaxcompress import check, files, lora, prune, train
 from jaxcompress import config as configs
 from jaxcompress.distill import losses
-from jaxcompress.examples import Data, batches, mean_loss, together
-from jaxcompress.io.export import save
+from jaxcompress.examples import Data, batches, mean_loss, speaking, together
+from jaxcompress.io import checkpoint, export, peft
 from jaxcompress.io.huggingface import load
-from jaxcompress.io.peft import save_adapter
 from jaxcompress.lora.adapters import Adapter
 from jaxcompress.models import Model
 
@@ -35,7 +35,15 @@ _LOSSES: dict[str, Callable[..., Any]] = {
     "reverse_kl": losses.reverse_kl,
     "jsd": losses.jsd,
     "total_variation": losses.total_variation,
+    "top_k_kl": losses.top_k_kl,
 }
+_OPTIONS = {
+    "forward_kl": ("temperature",),
+    "reverse_kl": ("temperature",),
+    "jsd": ("beta",),
+    "top_k_kl": ("k",),
+}
+_ELSEWHERE = ("checkpoints", "form", "merged")  # settings on which no number depends
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +51,11 @@ class DistillConfig:
     """How a student is trained.
 
     Attributes:
-      loss: forward_kl, reverse_kl, jsd, total_variation, or cross_entropy without a teacher.
+      loss: forward_kl, reverse_kl, jsd, total_variation, top_k_kl, or cross_entropy without a
+        teacher.
       temperature: of forward_kl and reverse_kl.
+      beta: of jsd, the teacher's share of the mixture.
+      k: of top_k_kl, how many of the teacher's most likely tokens are told apart.
       alpha: the teacher's share; the rest is cross-entropy with the data.
       steps: updates.
       batch: rows of an update.
@@ -53,12 +64,14 @@ class DistillConfig:
       seed: of the choice of rows.
       optimizer: rate, warm-up and the like.
       data: what is trained on; the same tasks or text with other prompts or rows are measured on.
-      form: of the directory, see `io.save`; left out, `stock` for layers of one size.
+      form: of the directory, see `io.save`; left out, `stock` where that is possible.
       checkpoints: folder, from which a run that was stopped goes on.
     """
 
     loss: str = "forward_kl"
     temperature: float = 2.0
+    beta: float = 0.5
+    k: int = 50
     alpha: float = 0.5
     steps: int = 500
     batch: int = 32
@@ -69,7 +82,7 @@ class DistillConfig:
         default_factory=functools.partial(train.OptimizerConfig, warmup=20)
     )
     data: Data = dataclasses.field(default_factory=functools.partial(Data, count=2048))
-    form: Literal["stock", "padded", "native"] | None = None
+    form: export.Form | None = None
     checkpoints: str | None = None
 
 
@@ -118,13 +131,14 @@ def distil(
       student: likewise, such as a model that `prune` has made smaller.
       out: directory for the trained student.
       config: how.
-      overwrite: replace what is there.
+      overwrite: replace a model that is there.
 
     Returns:
       `loss`: held-out nats of the teacher, and of the student before and after.
 
     Raises:
-      ValueError: for vocabularies that differ, bad settings, and a loss that is no longer finite.
+      ValueError: for vocabularies that differ, encoders without a head, bad settings, and a loss
+        that is no longer finite; whatever can be known before the training is found before it.
 
     Example:
       >>> distil("builtin:teacher", "builtin:student", "out", DistillConfig())
@@ -132,17 +146,19 @@ def distil(
       ...
       ValueError: data: expected either tasks or text, got both or neither
     """
-    files.refuse_nonempty(out, overwrite)
+    files.refuse_nonempty(out, overwrite, marker=export.MARKER)
     whole, small = load(teacher), load(student)
+    form = export.settled(small.config, config.form)
+    nats = _held_out(small, config.data)
     done = distilled(whole, small, config)
+    models = {"teacher": whole, "before": small, "after": done}
     record = {
         "teacher": teacher,
         "student": student,
         "recipe": configs.to_dict(config),
-        "loss": _held_out(config.data, {"teacher": whole, "before": small, "after": done}),
+        "loss": {name: nats(model) for name, model in models.items()},
     }
-    form = config.form or ("stock" if small.config.stacked else "native")
-    save(done, out, form=form, overwrite=overwrite, compression=record)
+    export.save(done, out, form=form, overwrite=overwrite, compression=record)
     return record
 
 
@@ -173,12 +189,13 @@ def distilled(
       2
     """
     check.known("loss", config.loss, (*_LOSSES, "cross_entropy"))
-    if teacher.config.vocab != student.config.vocab:
-        raise check.fail("student", f"a vocabulary of {teacher.config.vocab}", student.config.vocab)
+    _speak_alike(speaking(teacher), speaking(student))
     found, loss = together(student, config.data), _distillation(student, teacher, config)
     if extra is not None:
         loss = _with_extra(loss, extra)
-    return student.replace(params=_fit(student.params, loss, found, config, "distil", progress))
+    known = {"extra": extra is not None}
+    trained = _fit(student.params, loss, found, config, "distil", teacher, known, progress)
+    return student.replace(params=trained)
 
 
 def every_other_layer(teacher: Model) -> Model:
@@ -209,13 +226,14 @@ def adapt(
       source: Hugging Face id, directory or `builtin:<name>`.
       out: directory for the adapter.
       config: how.
-      overwrite: replace what is there.
+      overwrite: replace an adapter, and a merged model, that is there.
 
     Returns:
       `loss`: held-out nats before and after; `trained`: parameters of the adapter.
 
     Raises:
-      ValueError: for globs that match nothing, bad settings, and a loss that is no longer finite.
+      ValueError: for globs that match nothing, encoders without a head, a base that PEFT has no
+        names for, bad settings, and a loss that is no longer finite.
 
     Example:
       >>> adapt("builtin:student", "out", LoraConfig(data=Data(tasks=("ioi",)), targets=("*/x",)))
@@ -223,17 +241,21 @@ def adapt(
       ...
       ValueError: targets: expected globs that match a matrix, got '*/x'...
     """
-    for path in (out, config.merged):
-        if path is not None:
-            files.refuse_nonempty(path, overwrite)
+    files.refuse_nonempty(out, overwrite, marker=peft.MARKER)
+    if config.merged is not None:
+        files.refuse_nonempty(config.merged, overwrite, marker=export.MARKER)
+        if Path(config.merged).resolve() == Path(out).resolve():
+            raise check.fail("merged", "another directory than the adapter's", config.merged)
     model = load(source)
+    form, nats = export.settled(model.config), _held_out(model, config.data)
+    peft.manifest(model, _blank(model, config))
     adapter = adapted(model, config)
     done = model.replace(params=lora.merge(model.params, adapter))
-    save_adapter(model, adapter, out, overwrite=overwrite)
     record = {"teacher": source, "recipe": configs.to_dict(config)}
-    record |= {"loss": _held_out(config.data, {"before": model, "after": done})}
+    record |= {"loss": {"before": nats(model), "after": nats(done)}}
+    peft.save_adapter(model, adapter, out, overwrite=overwrite)
     if config.merged is not None:
-        save(done, config.merged, overwrite=overwrite, compression=record)
+        export.save(done, config.merged, form=form, overwrite=overwrite, compression=record)
     trained = jax.tree.leaves(lora.trainable(adapter))
     return record | {"trained": sum(leaf.size for leaf in trained)}
 
@@ -253,10 +275,7 @@ def adapted(model: Model, config: LoraConfig, *, progress: bool = True) -> Adapt
       >>> config = LoraConfig(steps=21, batch=2, data=Data(tasks=("months",), count=2))
       >>> adapter = adapted(load("builtin:student"), config, progress=False)
     """
-    adapter = lora.init(
-        model.params, config.targets, rank=config.rank, alpha=config.alpha,
-        variant=config.variant, key=jax.random.key(config.seed),
-    )  # fmt: skip
+    adapter = _blank(speaking(model), config)
     start = lora.trainable(adapter)
 
     def loss(trained: Any, batch: Any, key: Any) -> tuple[Any, dict[str, Any]]:
@@ -269,8 +288,29 @@ def adapted(model: Model, config: LoraConfig, *, progress: bool = True) -> Adapt
         return value, {"count": count}
 
     found = together(model, config.data)
-    trained = _fit(start, loss, found, config, "lora", progress)
+    trained = _fit(start, loss, found, config, "lora", model, {}, progress)
     return lora.with_trained(adapter, trained)
+
+
+def _blank(model: Model, config: LoraConfig) -> Adapter:
+    """The adapter before it is trained."""
+    return lora.init(
+        model.params, config.targets, rank=config.rank, alpha=config.alpha,
+        variant=config.variant, key=jax.random.key(config.seed),
+    )  # fmt: skip
+
+
+def _speak_alike(teacher: Model, student: Model) -> None:
+    """Raises unless what one model says can be compared with what the other does."""
+    if teacher.config.vocab != student.config.vocab:
+        raise check.fail("student", f"a vocabulary of {teacher.config.vocab}", student.config.vocab)
+    if teacher.tokenizer is None or student.tokenizer is None:
+        return
+    theirs, ours = (set(model.tokenizer.get_vocab().items()) for model in (teacher, student))
+    if theirs != ours:
+        example = min(theirs ^ ours)
+        expected = "the tokenizer of its teacher"
+        raise check.fail("student", expected, f"one that differs, for example at {example!r}")
 
 
 def _distillation(student: Model, teacher: Model, config: DistillConfig) -> Callable[..., Any]:
@@ -278,11 +318,11 @@ def _distillation(student: Model, teacher: Model, config: DistillConfig) -> Call
         labels, mask = prune.targets(batch)
         inputs = {"attention_mask": batch.attention_mask}
         said = student.apply(params, batch.tokens, **inputs).logits
-        if config.loss == "cross_entropy":
+        if config.loss == "cross_entropy" or config.alpha == 0:
             value, count = losses.cross_entropy(said, labels, mask)
             return value, {"count": count}
         wanted = teacher.apply(teacher.params, batch.tokens, **inputs).logits
-        options = {"temperature": config.temperature} if config.loss.endswith("_kl") else {}
+        options = {name: getattr(config, name) for name in _OPTIONS.get(config.loss, ())}
         soft = functools.partial(_LOSSES[config.loss], **options)
         value, count = losses.mixed(
             said, wanted, mask, labels, alpha=config.alpha, distillation=soft
@@ -302,9 +342,16 @@ def _with_extra(loss: Any, extra: Callable[[Any, Any], jax.Array]) -> Callable[.
 
 
 def _fit(
-    start: Any, loss: Any, data: Any, config: DistillConfig | LoraConfig, name: str, progress: bool
+    start: Any,
+    loss: Any,
+    data: Any,
+    config: DistillConfig | LoraConfig,
+    name: str,
+    constant: Model,
+    known: dict[str, Any],
+    progress: bool,
 ) -> Any:
-    """Trained parameters."""
+    """Trained parameters; the loss knows a model that stays as it is, and what else is `known`."""
     optimizer = train.optimizer(config.optimizer, config.steps)
     accumulate = 1
     if isinstance(config, DistillConfig):
@@ -314,15 +361,26 @@ def _fit(
         optimizer = train.lora_plus(optimizer, ratio=config.ratio)
     step = train.make_step(loss, optimizer, accumulate=accumulate)
     state = train.create(start, optimizer, jax.random.key(config.seed))
+    if config.checkpoints is not None:
+        recipe = configs.to_dict(config).items()
+        known = known | {key: value for key, value in recipe if key not in _ELSEWHERE}
+        known |= {"teacher": checkpoint.fingerprint(constant.params)}
     state = train.fit(
         state, step, data, config.steps, batch=config.batch, checkpoints=config.checkpoints,
-        name=name, progress=progress,
+        about=known, name=name, progress=progress,
     )  # fmt: skip
     return state.params
 
 
-def _held_out(data: Data, models: dict[str, Model]) -> dict[str, float]:
-    """Nats of models on prompts or rows that were not trained on."""
+def _held_out(model: Model, data: Data) -> Callable[[Model], float]:
+    """Nats of such a model on prompts or rows that are not trained on; drawn at once."""
     smaller = dataclasses.replace(data, count=min(data.count, 256))
-    found, loss = batches(next(iter(models.values())), smaller, held_out=True)
-    return {name: mean_loss(model, found, loss) for name, model in models.items()}
+    found, loss = batches(speaking(model), smaller, held_out=True)
+
+    def nats(model: Model) -> float:
+        value = mean_loss(model, found, loss)
+        if not math.isfinite(value):
+            raise check.fail("held-out loss", "a finite number", value)
+        return value
+
+    return nats

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 
 from jaxcompress import check, train, tree
 from jaxcompress.distill import losses
+from jaxcompress.examples import speaking
 from jaxcompress.matrices import layout_of, matrices, restored
 from jaxcompress.models import Gates, Model
 from jaxcompress.prune import l0, patterns, regularizers, targets
@@ -66,7 +68,8 @@ def learned_scores(
       Scores for `prune.select`: the higher, the more a component was kept open.
 
     Raises:
-      ValueError: for a sparsity outside [0, 1), and unknown fields.
+      ValueError: for a sparsity outside [0, 1), unknown fields, rates that are not positive, and
+        encoders without a head.
 
     Example:
       >>> from jaxcompress.io.huggingface import load
@@ -78,8 +81,7 @@ def learned_scores(
     Reference: Louizos et al. 2018 (arXiv 1712.01312), section 2; Xia et al. 2024
       (arXiv 2310.06694), section 2.1.
     """
-    if not 0 <= sparsity < 1:
-        raise check.fail("sparsity", "a number in [0, 1)", sparsity)
+    _check(model, sparsity, config)
     every = dataclasses.asdict(Gates.ones(model.config))
     for name in over:
         check.known("over", name, every)
@@ -130,7 +132,7 @@ def movement(
       The trained parameters with zeros where they are pruned, and the masks by path.
 
     Raises:
-      ValueError: for a sparsity outside [0, 1).
+      ValueError: as `learned_scores`.
 
     Example:
       >>> from jaxcompress.io.huggingface import load
@@ -142,6 +144,7 @@ def movement(
 
     Reference: Sanh et al. 2020 (arXiv 2005.07683), section 4.
     """
+    _check(model, sparsity, config)
     rise = cubic(sparsity, max(1, config.steps - config.steps // 4))
     flat = tree.paths(model.params)
     pruned = [path for path in flat if path.startswith("blocks/") and layout_of(path) is not None]
@@ -168,6 +171,15 @@ def movement(
     trained = _trained(params, loss, rates, rows, config, "movement", progress)
     final, masks = masked(trained["weights"], trained["scores"], sparsity)
     return final, masks
+
+
+def _check(model: Model, sparsity: float, config: LearnConfig) -> None:
+    speaking(model)
+    if not 0 <= sparsity < 1:
+        raise check.fail("sparsity", "a number in [0, 1)", sparsity)
+    for name in ("rate", "multiplier_rate"):
+        if not 0 < getattr(config, name) < math.inf:
+            raise check.fail(name, "a number above 0", getattr(config, name))
 
 
 def _nats(model: Model, params: Any, batch: Any, gates: Gates | None) -> jax.Array:

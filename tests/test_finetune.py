@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import types
 
 import jax
 import numpy as np
 import pytest
 
-from jaxcompress import io
+from jaxcompress import io, prune
 from jaxcompress.cli import main
 from jaxcompress.data import language, text
-from jaxcompress.examples import Data
-from jaxcompress.finetune import DistillConfig, LoraConfig, adapt, distil
-from jaxcompress.models import ModelConfig, create
+from jaxcompress.distill import losses
+from jaxcompress.examples import Data, batches
+from jaxcompress.finetune import DistillConfig, LoraConfig, adapt, adapted, distil, distilled
+from jaxcompress.learned import LearnConfig, learned_scores
+from jaxcompress.models import Gates, ModelConfig, create
 from jaxcompress.train import OptimizerConfig
+from tests import families
 from tests.families import randomized
 
 pytestmark = pytest.mark.slow
@@ -38,12 +43,27 @@ def folder(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("loss", ["forward_kl", "jsd"])
-def test_a_student_comes_nearer(folder, tmp_path, loss):
-    config = DistillConfig(loss=loss, steps=40, batch=8, alpha=0.0, optimizer=FAST, data=DATA)
+def surprise(teacher, student):
+    """Nats of KL from a teacher to its student, at the answers of prompts not trained on."""
+    (prompts, *_), _ = batches(teacher, DATA, held_out=True)
+    said, heard = (
+        model.apply(model.params, prompts.tokens, attention_mask=prompts.attention_mask).logits
+        for model in (student, teacher)
+    )
+    return float(losses.forward_kl(said, heard, prune.targets(prompts)[1])[0])
+
+
+@pytest.mark.parametrize(("loss", "options"), [("forward_kl", {}), ("top_k_kl", {"k": 9})])
+def test_a_student_comes_nearer(folder, tmp_path, loss, options):
+    """To its teacher, which knows nothing of the data: only the teacher's word leads there."""
+    config = DistillConfig(
+        loss=loss, steps=40, batch=8, alpha=1.0, optimizer=FAST, data=DATA, **options
+    )
     record = distil(str(folder / "teacher"), str(folder / "student"), tmp_path / "out", config)
-    assert record["loss"]["after"] < 0.7 * record["loss"]["before"]
-    student = io.load(tmp_path / "out")
+    teacher, before, student = (
+        io.load(path) for path in (folder / "teacher", folder / "student", tmp_path / "out")
+    )
+    assert surprise(teacher, student) < 0.5 * surprise(teacher, before)
     assert student.config.neurons == 3 and student.tokenizer is not None
     written = json.loads((tmp_path / "out" / "compression.json").read_text())
     assert written["recipe"]["loss"] == loss and written["loss"] == record["loss"]
@@ -83,9 +103,81 @@ def test_the_commands(folder, tmp_path, capsys):
     assert not (tmp_path / "x").exists()
 
 
-def test_vocabularies_must_agree(folder, tmp_path):
-    other = tiny()
-    smaller = ModelConfig(**{**vars(other.config), "vocab": 5})
-    io.save(create(smaller, randomized(smaller)), tmp_path / "other")
+def refused(monkeypatch, call, message):
+    """What is refused before anything is trained."""
+    monkeypatch.setattr("jaxcompress.train.fit", None)
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_vocabularies_must_agree(folder):
+    teacher = tiny()
+    smaller = ModelConfig(**{**vars(teacher.config), "vocab": 5})
     with pytest.raises(ValueError, match="student: expected a vocabulary of"):
-        distil(str(folder / "teacher"), str(tmp_path / "other"), tmp_path / "x", DistillConfig())
+        distilled(teacher, create(smaller, randomized(smaller)), DistillConfig(data=DATA))
+    words = {word: i for i, word in enumerate(reversed(teacher.tokenizer.get_vocab()))}
+    other = teacher.replace(tokenizer=types.SimpleNamespace(get_vocab=lambda: words))
+    with pytest.raises(ValueError, match="student: expected the tokenizer of its teacher"):
+        distilled(teacher, other, DistillConfig(data=DATA))
+
+
+def test_what_cannot_be_written_is_not_trained(folder, tmp_path, monkeypatch):
+    teacher, student, out = str(folder / "teacher"), str(folder / "student"), tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.tex").write_text("...")
+    config, adapter = DistillConfig(data=DATA), LoraConfig(data=DATA)
+    message = "an earlier result with a"
+    refused(monkeypatch, lambda: distil(teacher, student, out, config, overwrite=True), message)
+    refused(monkeypatch, lambda: adapt(teacher, out, adapter, overwrite=True), message)
+    both = dataclasses.replace(adapter, merged=str(tmp_path / "x"))
+    message = "merged: expected another directory"
+    refused(monkeypatch, lambda: adapt(teacher, tmp_path / "x", both), message)
+    stock = dataclasses.replace(config, form="stock")
+    io.save(uneven(), tmp_path / "uneven", form="native")
+    message = "config.sizes: expected layers of one size"
+    source = str(tmp_path / "uneven")
+    refused(monkeypatch, lambda: distil(teacher, source, tmp_path / "x", stock), message)
+
+
+def uneven():
+    """A model whose two layers differ in size."""
+    whole = tiny(layers=2)
+    return prune.shrink(whole, Gates.off(whole.config, heads=[(0, 1)], neurons=[(1, 2)]))
+
+
+def test_shapes_that_are_even_and_not_stock(folder, tmp_path):
+    """Three heads for a width of eight: jaxcompress can hold them, GPT-2's configuration cannot."""
+    odd = tiny(heads=3, kv_heads=3)
+    config = DistillConfig(steps=1, batch=4, data=DATA, optimizer=OptimizerConfig(warmup=0))
+    io.save(odd, tmp_path / "odd", form="native")
+    distil(str(folder / "teacher"), str(tmp_path / "odd"), tmp_path / "out", config)
+    assert io.load(tmp_path / "out").config == odd.config
+
+
+def test_encoders_are_not_asked_for_words(monkeypatch):
+    config = families.config("bert", head="none", pooler=False)
+    encoder = create(config, families.randomized(config), name="encoder")
+    message = "encoder: expected one with a language-model head"
+    refused(monkeypatch, lambda: distilled(encoder, encoder, DistillConfig(data=DATA)), message)
+    refused(monkeypatch, lambda: adapted(encoder, LoraConfig(data=DATA)), message)
+    how = LearnConfig(steps=1)
+    refused(monkeypatch, lambda: learned_scores(encoder, None, ["heads"], 0.5, how), message)
+
+
+def test_a_checkpoint_of_another_run_is_not_taken_for_a_result(folder, tmp_path):
+    teacher, student = io.load(folder / "teacher"), io.load(folder / "student")
+    config = DistillConfig(
+        steps=2, batch=4, data=DATA, optimizer=OptimizerConfig(warmup=0), checkpoints=str(tmp_path)
+    )
+    first = distilled(teacher, student, config)
+    again = distilled(teacher, student, config)
+    jax.tree.map(np.testing.assert_array_equal, first.params, again.params)
+    for other, changes, what in (
+        (teacher, {"loss": "reverse_kl"}, "loss"),
+        (student, {}, "teacher"),
+        (teacher, {"steps": 1}, "steps"),
+    ):
+        with pytest.raises(
+            ValueError, match=f"checkpoint of this run, got one with another {what}"
+        ):
+            distilled(other, student, dataclasses.replace(config, **changes))
