@@ -110,6 +110,9 @@ def _units(config: Any, kind: str) -> Components:
 def _groups(config: Any, over: Sequence[Mapping[str, Any]]) -> Components:
     if not over:
         raise check.fail("over", "at least one group of components", "none")
+    for group in over:
+        for name in group:
+            check.known("over", name, (*_SHAPED, "layers"))
     each = [Gates.off(config, **group) for group in over]
     fields = tuple(name for name in _SHAPED if any(getattr(g, name) is not None for g in each))
     if not fields:

@@ -73,7 +73,7 @@ def sweep(
       prompts: clean and corrupted prompts with answers.
       over: `heads`, `attns`, `mlps`, `layers`, `neurons`, or groups (see `components`).
       replacement: `zero`, `mean` over the corrupted prompts, or `resample`: the activation on the
-        corrupted twin.
+        corrupted twin. Residual channels (`width` in a group) have none: they are always removed.
       pooled: one mean for all positions, instead of one per position.
       metric: from `tasks.METRICS`, or a function `(logits, prompts, clean_logits) -> (batch,)`.
       chunk: components per batch; `None` chooses by memory.
@@ -151,7 +151,9 @@ def measure(
       (2,)
     """
     check_batching(chunk, devices)
-    shares = base.resid is not None
+    native = base.resid is not None
+    # The residual width is gated where the embedding writes it: no prefix is left to share.
+    shares = native and "width" not in items.fields
     budget = chunk_size(model.config, base.prompts) if chunk is None else chunk
     # (batch,), or (batch, more) for a metric of several numbers.
     values = np.full((int(np.prod(items.shape)), *base.clean.shape), np.nan, np.float32)
@@ -176,7 +178,10 @@ def measure(
                     resume=model.resume, metric=metric, fixed=fixed,
                 )  # fmt: skip
             else:
-                out = _whole(model.params, base, gates, edits, apply=model.apply, metric=metric)
+                out = _whole(
+                    model.params, base, gates, edits,
+                    apply=model.apply, metric=metric, native=native,
+                )  # fmt: skip
             values[items.where[chosen[:real]]] = np.asarray(out - base.clean[None])[:real]
             bar.update(real)
     return Effects(jnp.asarray(values).reshape(*items.shape, *base.clean.shape), base.clean)
@@ -203,14 +208,16 @@ def _suffix(params, base, layer, gates, edits, *, resume, metric, fixed):
     return jax.vmap(one)(gates)
 
 
-@functools.partial(jax.jit, static_argnames=("apply", "metric"))
-def _whole(params, base, gates, edits, *, apply, metric):
-    """(component, batch) metric of whole forwards: for models that offer only `apply`."""
+@functools.partial(jax.jit, static_argnames=("apply", "metric", "native"))
+def _whole(params, base, gates, edits, *, apply, metric, native):
+    """(component, batch) metric of whole forwards: where no prefix can be shared."""
+    given = options(base.prompts, edits=edits)
+    if native:
+        given |= {"answer_position": base.prompts.answer_position, "answer_tokens": base.tokens}
 
     def one(gates: Gates) -> jax.Array:
-        given = options(base.prompts, edits=edits)
         logits = apply(params, base.prompts.tokens, gates=gates, **given).logits
-        return metric(at_answer(logits, base.prompts), base.prompts, base.logits)
+        return metric(at_answer(logits, base.prompts), base.view, base.logits)
 
     return jax.vmap(one)(gates)
 

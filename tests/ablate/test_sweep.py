@@ -155,13 +155,16 @@ def test_resampling_from_the_clean_prompt_changes_nothing():
     np.testing.assert_allclose(effects, 0.0, atol=2e-5)
 
 
-def test_width_in_a_group():
-    model, prompts = families.model("gpt2"), families.prompts("none")
-    got = ablate.sweep(model, prompts, [{"width": [2]}], replacement="zero")
-    off = Gates.off(model.config, width=[2])
-    out = model.apply(model.params, prompts.tokens, gates=off).logits
+@pytest.mark.parametrize("name", families.NAMES)
+def test_width_in_a_group(name):
+    """Channels are gated from the embedding on, which norms and other models see in other ways."""
+    model = families.model(name)
+    prompts = families.prompts("none", causal=model.config.causal)
+    group = {"width": [2], "heads": [(1, 1)]}
+    got = ablate.sweep(model, prompts, [group], replacement="zero")
+    out = model.apply(model.params, prompts.tokens, gates=Gates.off(model.config, **group)).logits
     expected = difference(out, prompts) - np.asarray(got.clean)
-    np.testing.assert_allclose(got.per_example[0], expected, atol=2e-5)
+    np.testing.assert_allclose(got.per_example[0], expected, rtol=1e-5, atol=2e-5)
 
 
 def test_compilations_do_not_grow_with_layers():
@@ -237,11 +240,13 @@ def test_ctrl_c_leaves_nothing_behind(heads, monkeypatch, tmp_path):
     np.testing.assert_array_equal(got, expected)
 
 
-def test_the_bar_is_shown_on_request(capsys):
+def test_the_bar_is_shown_on_request(capsys, monkeypatch):
     model, prompts = families.model("gpt2"), families.prompts("right")
-    for progress, shown in ((True, True), (False, False)):
-        ablate.sweep(model, prompts, "mlps", replacement="zero", progress=progress)
-        assert ("sweep" in capsys.readouterr().err) <= shown
+    bar = sweep_module.tqdm
+    monkeypatch.setattr(sweep_module, "tqdm", lambda **options: bar(**options | {"delay": 0}))
+    for shown in (True, False):
+        ablate.sweep(model, prompts, "mlps", replacement="zero", progress=shown)
+        assert ("sweep" in capsys.readouterr().err) == shown
 
 
 @pytest.mark.parametrize(
@@ -250,6 +255,7 @@ def test_the_bar_is_shown_on_request(capsys):
         ({"over": "head"}, "over: expected one of .* did you mean 'heads'"),
         ({"over": []}, "over: expected at least one group of components, got none"),
         ({"over": [{"mlps": [0]}, {}]}, "over: expected a component in every group"),
+        ({"over": [{"head": [(0, 1)]}]}, "over: expected one of .* did you mean 'heads'"),
         ({"over": [{"mlps": [3]}]}, r"Gates\.off\(mlps\): expected an index within \(3,\), got"),
         ({"replacement": "means"}, "replacement: expected one of .* did you mean 'mean'"),
         ({"metric": "logit_diff"}, "metric: expected one of .* did you mean 'logit_difference'"),
