@@ -21,24 +21,36 @@ _ACTIVATIONS = {
 }
 _TO_HF_ACTIVATION = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu", "silu": "silu"}
 
-# Keys that cannot change the logits of an inference forward.
+# Keys that cannot change the logits of an inference forward: of training, of heads for other tasks,
+# of generation, and what older versions wrote of themselves.
 # fmt: off
 _HARMLESS = {
-    "_name_or_path", "_attn_implementation_autoset", "architectures", "attention_dropout",
-    "attention_probs_dropout_prob", "attn_pdrop", "bos_token_id", "chunk_size_feed_forward",
-    "classifier_dropout", "cls_token_id", "dropout", "dtype", "embd_pdrop", "eos_token_id",
-    "finetuning_task", "gradient_checkpointing", "hidden_dropout_prob", "id2label",
-    "initializer_range", "label2id", "model_type", "n_ctx", "output_attentions",
-    "output_hidden_states", "output_past", "pad_token_id", "problem_type", "qa_dropout",
-    "resid_pdrop", "return_dict", "sep_token_id", "seq_classif_dropout", "sinusoidal_pos_embds",
-    "summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type",
-    "summary_use_proj", "task_specific_params", "tokenizer_class", "torch_dtype",
-    "transformers_version", "unk_token_id", "use_cache",
+    "_attn_implementation_autoset", "_name_or_path", "_num_labels", "architectures",
+    "attention_dropout", "attention_probs_dropout_prob", "attn_pdrop", "bos_token_id",
+    "chunk_size_feed_forward", "classifier_dropout", "cls_token_id", "directionality", "dropout",
+    "dtype", "embd_pdrop", "eos_token_id", "finetuning_task", "gradient_checkpointing",
+    "hidden_dropout_prob", "id2label", "initializer_range", "label2id", "model_type", "n_ctx",
+    "n_special", "num_labels", "output_attentions", "output_hidden_states", "output_past",
+    "pad_token_id", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers",
+    "pooler_size_per_head", "pooler_type", "predict_special_tokens", "prefix", "problem_type",
+    "qa_dropout", "resid_pdrop", "return_dict", "sep_token_id", "seq_classif_dropout",
+    "sinusoidal_pos_embds", "summary_activation", "summary_first_dropout",
+    "summary_proj_to_labels", "summary_type", "summary_use_proj", "task_specific_params",
+    "tie_weights_", "tokenizer_class", "torch_dtype", "torchscript", "transformers_version",
+    "unk_token_id", "use_bfloat16", "use_cache", "xla_device",
+    "bad_words_ids", "begin_suppress_tokens", "decoder_start_token_id", "diversity_penalty",
+    "do_sample", "early_stopping", "encoder_no_repeat_ngram_size",
+    "exponential_decay_length_penalty", "forced_bos_token_id", "forced_eos_token_id",
+    "length_penalty", "max_length", "min_length", "no_repeat_ngram_size", "num_beam_groups",
+    "num_beams", "num_return_sequences", "output_scores", "remove_invalid_values",
+    "repetition_penalty", "return_dict_in_generate", "suppress_tokens", "temperature", "top_k",
+    "top_p", "typical_p",
 }
 # fmt: on
 # Keys that could, and the only values under which the forward here is the right one.
 _FIXED: dict[str, tuple[Any, ...]] = {
     "add_cross_attention": (False,),
+    "cross_attention_hidden_size": (None,),
     "is_decoder": (False,),
     "is_encoder_decoder": (False,),
     "position_embedding_type": ("absolute",),
@@ -47,6 +59,7 @@ _FIXED: dict[str, tuple[Any, ...]] = {
     "reorder_and_upcast_attn": (False,),  # only the order of a float16 product
     "scale_attn_by_inverse_layer_idx": (False,),
     "scale_attn_weights": (True,),
+    "tie_encoder_decoder": (False,),
 }
 
 
@@ -215,7 +228,10 @@ def _refuse_unknown(raw: Mapping[str, Any], name: str, where: str) -> None:
     unknown = sorted(set(raw) - known)
     if unknown:
         raise check.fail(where, f"keys that are implemented for {name}", ", ".join(unknown))
+    causal = _FAMILIES[name].fixed.get("causal", True)
     for key, allowed in _FIXED.items():
+        if causal and key == "is_decoder":  # as they all are, whatever is written there
+            continue
         if key in raw and raw[key] not in allowed:
             raise check.fail(f"{where}: {key}", repr(allowed[0]), repr(raw[key]))
 
@@ -233,12 +249,17 @@ def _refuse_wrong_types(fields: Mapping[str, Any], family: _Family, where: str) 
         if wrong_bool or not isinstance(value, kinds[field.type]):
             expected = f"a value of type {'str' if field.type == 'Activation' else field.type}"
             raise check.fail(f"{where}: {family.keys[field.name]}", expected, repr(value))
+        if field.type == "int" and value < (field.name != "token_types"):
+            raise check.fail(f"{where}: {family.keys[field.name]}", "a positive number", value)
 
 
 def _read_rope(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
     # Version 5 of transformers has rope_parameters, version 4 had rope_theta and rope_scaling.
-    rope = dict(raw.get("rope_parameters") or raw.get("rope_scaling") or {})
-    theta = float(rope.pop("rope_theta", raw.get("rope_theta", 10000.0)))
+    rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    if not isinstance(rope, Mapping):
+        raise check.fail(f"{where}: rope_scaling", "a JSON object", repr(rope))
+    rope = dict(rope)
+    theta = _number(rope.pop("rope_theta", raw.get("rope_theta", 10000.0)), "rope_theta", where)
     kind = rope.pop("rope_type", rope.pop("type", "default"))
     rope.pop("type", None)
     if kind == "default":
@@ -253,12 +274,19 @@ def _read_rope(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
         missing = [theirs for theirs in names.values() if theirs not in rope]
         if missing:
             raise check.fail(f"{where}: rope_scaling", ", ".join(missing), "no such keys")
-        scaling = RopeScaling(**{ours: rope.pop(theirs) for ours, theirs in names.items()})
+        values = {ours: _number(rope.pop(name), name, where) for ours, name in names.items()}
+        scaling = RopeScaling(**values | {"original": int(values["original"])})
     else:
         raise check.fail(f"{where}: rope_type", "'default' or 'llama3'", repr(kind))
     if rope:
         raise check.fail(f"{where}: rope_scaling", "only keys that are implemented", sorted(rope))
     return {"rope_theta": theta, "rope_scaling": scaling}
+
+
+def _number(value: Any, key: str, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise check.fail(f"{where}: {key}", "a positive number", repr(value))
+    return float(value)
 
 
 def to_hf(config: ModelConfig, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:

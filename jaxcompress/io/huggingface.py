@@ -152,7 +152,10 @@ def _read(config: ModelConfig, archive: safetensors.Archive) -> dict[str, Any]:
     params: dict[str, Any] = {}
     for slot in slots:
         each = [target[path].shape[slot.layered :] for path in slot.paths]
-        parts = [_unpack(archive[where[name]], slot, each, name) for name in names[slot]]
+        parts = [
+            _unpack(archive[where[name]], slot, each, f"{archive.directory}: {name}")
+            for name in names[slot]
+        ]
         columns = zip(*parts, strict=True)
         for path, column in zip(slot.paths, columns, strict=True):
             array = np.stack(column) if slot.layered else column[0]

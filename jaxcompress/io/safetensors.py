@@ -64,7 +64,8 @@ class Archive:
             return {"model.safetensors": None}
         if not index.exists():
             pickles = sorted(p.name for p in self.directory.glob("*.bin"))
-            hint = f"{pickles[0]} is a pickle, which can run code; {_CONVERT}" if pickles else ""
+            pickled = pickles[0] if pickles else "a pytorch_model.bin, if there is one,"
+            hint = f"{pickled} is a pickle, which can run code; {_CONVERT}"
             raise check.fail(str(self.directory), "model.safetensors", "no such file", hint)
         try:
             weights = json.loads(index.read_text())["weight_map"]
@@ -111,7 +112,10 @@ def write(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
     whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     try:
         with atomic_write(path) as temporary:
+            temporary.touch()
+            mode = temporary.stat().st_mode  # of a file made here: the library's is for its owner
             save_file(whole, temporary, metadata={"format": "pt"})
+            temporary.chmod(mode)
     except (OSError, SafetensorError) as error:
         size = sum(tensor.nbytes for tensor in whole.values())
         expected = f"a file that can be written, with room for {size / 1e6:.1f} MB"

@@ -94,8 +94,8 @@ def test_an_index_that_cannot_be_read(folder, text):
 def test_pickles_are_refused_with_a_way_out(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     refused(folder, "pytorch_model.bin is a pickle.*AutoModel.from_pretrained.*save_pretrained")
-    (folder / "pytorch_model.bin").unlink()
-    refused(folder, "expected model.safetensors, got no such file")
+    (folder / "pytorch_model.bin").unlink()  # those of the hub are never downloaded
+    refused(folder, "got no such file. a pytorch_model.bin, if there is one, is a pickle")
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,8 @@ def test_pickles_are_refused_with_a_way_out(folder):
         ({"n_embd": ...}, "config.json: n_embd: expected a value, got no such key"),
         ({"n_head": 3}, "width: expected a multiple of the number of heads, got 8 over 3"),
         ({"activation_function": "mish"}, "activation: expected one of .*'mish'"),
-        ({"n_layer": 0}, "config.layers: expected a whole number"),
+        ({"n_layer": 0}, "config.json: n_layer: expected a positive number, got 0"),
+        ({"n_head": 0}, "config.json: n_head: expected a positive number, got 0"),
         ({"n_layer": "2"}, "config.json: n_layer: expected a value of type int, got '2'"),
         ({"n_layer": None}, "config.json: n_layer: expected a value of type int, got None"),
         ({"tie_word_embeddings": "no"}, "tie_word_embeddings: expected a value of type bool"),
@@ -141,6 +142,23 @@ def test_configurations(folder, changes, message):
         ),
         ({"rope_parameters": {"rope_type": "llama3"}}, "rope_scaling: expected factor, low_freq"),
         ({"rope_parameters": {"rope_theta": 1e4, "beta": 2}}, "rope_scaling: .*got .'beta'"),
+        ({"rope_parameters": [1]}, r"rope_scaling: expected a JSON object, got \[1\]"),
+        (
+            {"rope_parameters": {"rope_theta": "x"}},
+            "rope_theta: expected a positive number, got 'x",
+        ),
+        (
+            {
+                "rope_parameters": {
+                    "rope_type": "llama3",
+                    "factor": "2",
+                    "low_freq_factor": 1.0,
+                    "high_freq_factor": 4.0,
+                    "original_max_position_embeddings": 16,
+                }
+            },
+            "config.json: factor: expected a positive number, got '2'",
+        ),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type: expected 'absol"),
     ],
 )
@@ -247,6 +265,12 @@ def test_names_of_old_bert_files(tmp_path):
 def test_a_tokenizer_that_cannot_be_read(folder):
     (folder / "tokenizer.json").write_text("{")
     refused(folder, "expected a readable tokenizer")
+
+
+def test_files_are_readable_for_whom_files_made_here_are(folder, tmp_path):
+    (tmp_path / "usual").touch()
+    files = [tmp_path / "usual", folder / "model.safetensors", folder / "config.json"]
+    assert len({path.stat().st_mode for path in files}) == 1
 
 
 def test_save_refuses_a_directory_with_something_in_it(folder):
