@@ -129,7 +129,7 @@ def ablate(
       metric: logit_difference, probability, probability_difference, accuracy or kl.
       count: prompts.
       seed: of the prompts.
-      out: JSON file for the effects.
+      out: JSON file for the effects, with what they were measured with.
 
     Example:
       >>> main(["ablate", "builtin:teacher", "--task", "ioi"])  # doctest: +SKIP
@@ -142,11 +142,12 @@ def ablate(
     mean, clean = np.asarray(effects.mean), float(np.mean(effects.clean))
     print(f"{metric} of {model} on {count} {task} prompts: {clean:.3f}")
     flat = [(value, index) for index, value in np.ndenumerate(mean) if np.isfinite(value)]
-    for value, index in sorted(flat)[:20]:
+    for value, index in sorted(flat, key=lambda item: -abs(item[0]))[:20]:
         print(f"  without {over.removesuffix('s')} {'.'.join(map(str, index))}: {value:+.3f}")
     if out is not None:
         record = {"model": model, "task": task, "over": over, "replacement": replacement}
         record |= {"metric": metric, "clean": clean, "mean": mean.tolist()}
+        record |= {"count": count, "seed": seed} | runs.environment()
         files.write_text(out, json.dumps(record, indent=1) + "\n")
 
 
@@ -392,6 +393,6 @@ def main(args: Annotated[Sequence[str] | None, "by default those of the process"
         print(f"jaxcompress: {missed}", file=sys.stderr)
         return 3
     except KeyboardInterrupt:
-        print("jaxcompress: interrupted, nothing was written", file=sys.stderr)
+        print("jaxcompress: interrupted", file=sys.stderr)
         return 130
     return 0

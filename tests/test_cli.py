@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -63,8 +66,11 @@ def test_ablate(directory: str, tmp_path: Path, capsys: pytest.CaptureFixture[st
     out = tmp_path / "effects.json"
     command = ["ablate", directory, "--task", "ioi", "--count", "4", "--out", str(out)]
     assert main(command) == 0
-    assert "without head 0.1" in capsys.readouterr().out
-    assert len(json.loads(out.read_text())["mean"][0]) == 2
+    printed = capsys.readouterr().out
+    shown = [float(line.split(": ")[1]) for line in printed.splitlines() if "without" in line]
+    record = json.loads(out.read_text())
+    assert shown == pytest.approx(sorted(record["mean"][0], key=lambda x: -abs(x)), abs=1e-3)
+    assert (record["count"], record["seed"]) == (4, 0) and "jax" in record["versions"]
 
 
 def test_inspect(directory: str, capsys: pytest.CaptureFixture[str]):
@@ -110,3 +116,35 @@ def test_interrupt(
     monkeypatch.setattr("jaxcompress.ablate.sweep", interrupt)
     assert main(["ablate", directory, "--task", "ioi"]) == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+SWEEPING = """
+from jaxcompress import ablate
+from jaxcompress.__main__ import run
+
+sweep = ablate.sweep
+
+def forever(*args, **options):
+    while True:
+        sweep(*args, **options)
+        print("swept", flush=True)
+
+ablate.sweep = forever
+run()
+"""
+
+
+@pytest.mark.slow
+def test_a_real_interrupt_ends_the_process_with_130(directory: str, tmp_path: Path):
+    """In the middle of a sweep: taken down under the threads of XLA the process would crash."""
+    out = tmp_path / "effects.json"
+    command = [sys.executable, "-c", SWEEPING, "ablate", directory, "--task", "ioi", "--over"]
+    with subprocess.Popen(
+        [*command, "neurons", "--out", str(out)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as running:  # fmt: skip
+        assert running.stdout is not None and running.stdout.readline() == "swept\n"
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=120)
+    assert running.returncode == 130 and "jaxcompress: interrupted" in said
+    assert not list(tmp_path.iterdir())
