@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcompress import check, files, runs, tasks
+from jaxcompress import ablate, check, files, runs, tasks
 from jaxcompress.ablate.forward import run as forward
 from jaxcompress.align import (
     Profile,
@@ -32,6 +32,9 @@ from jaxcompress.report.html import compare_page
 from jaxcompress.report.summary import summarise
 
 __all__ = ["CompareConfig", "compare", "measure_pair"]
+
+# Tokenizers of one vocabulary may still lower letters, split, or add tokens in ways of their own.
+_PROBE = "When Aaron and Mary went to the store, 1 2 3 four in January  1999."
 
 DEFAULT_TASKS = ("numerals", "number_words", "months", "ioi", "greater_than", "induction")
 
@@ -101,7 +104,7 @@ def compare(
         tasks=tuple(tasks),
     )
     if out is not None:
-        files.refuse_nonempty(out, overwrite)
+        files.refuse_nonempty(out, overwrite, marker=runs.MARKER)
     models = {"teacher": _loaded(teacher), "student": _loaded(student)}
     comparison = measure_pair(models["teacher"], models["student"], config, progress=progress)
     if out is not None:
@@ -118,6 +121,11 @@ def measure_pair(
       >>> measure_pair(load("gpt2"), load("distilgpt2"), CompareConfig())  # doctest: +SKIP
     """
     _same_tokenizer(teacher, student)
+    check.known("replacement", config.replacement, ablate.REPLACEMENTS)
+    check.integer("bootstrap", config.bootstrap, 1)
+    check.integer("seed", config.seed, 0)
+    for role, model in (("teacher", teacher), ("student", student)):
+        check.finite(f"{role} {model.name}".strip(), model.params)
     if not config.tasks:
         raise check.fail("tasks", "at least one task", "none")
     for name in config.tasks:
@@ -291,6 +299,10 @@ def _same_tokenizer(teacher: Model, other: Model) -> None:
     if ours != theirs:
         example = sorted(set(ours.items()) ^ set(theirs.items()))[0]
         got = f"{len(ours)} and {len(theirs)} tokens, differing for example at {example[0]!r}"
+        raise check.fail(f"{teacher.name} and {other.name}", "one tokenizer for both", got)
+    ours, theirs = (list(model.tokenizer(_PROBE)["input_ids"]) for model in (teacher, other))
+    if ours != theirs:
+        got = f"{_PROBE!r} as {ours[:8]}... and {theirs[:8]}..."
         raise check.fail(f"{teacher.name} and {other.name}", "one tokenizer for both", got)
     if teacher.config.vocab != other.config.vocab:
         got = f"{teacher.config.vocab} and {other.config.vocab} embeddings"

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+import tokenizers
 
 import jaxcompress as jc
 from jaxcompress import runs
@@ -153,12 +154,12 @@ def test_a_model_with_itself(teacher: jc.Model):
     assert not row["fate"]["discarded"]
 
 
-def test_refuses_a_folder_with_something_in_it_before_any_work(teacher: jc.Model, tmp_path: Path):
+def test_refuses_a_folder_with_something_in_it_before_any_work(tmp_path: Path):
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(ValueError, match="expected a new or empty"):
         compare("builtin:nothing", "builtin:nothing", TASKS, tmp_path)
-    with pytest.raises(ValueError, match=r"run\.json"):
-        compare(teacher, teacher, TASKS, tmp_path, config=SETTINGS, overwrite=True)
+    with pytest.raises(ValueError, match=r"expected an earlier result with a run\.json"):
+        compare("builtin:nothing", "builtin:nothing", TASKS, tmp_path, overwrite=True)
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
@@ -166,6 +167,10 @@ def test_refuses_tokenizers_that_differ(teacher: jc.Model, student: jc.Model, tm
     other = student.replace(tokenizer=text.word_level(["other words"]))
     with pytest.raises(ValueError, match="expected one tokenizer for both.*differing for example"):
         compare(teacher, other, TASKS, tmp_path / "run", config=SETTINGS)
+    lower = text.word_level(language.texts())
+    lower.backend_tokenizer.normalizer = tokenizers.normalizers.Lowercase()
+    with pytest.raises(ValueError, match="expected one tokenizer for both, got 'When Aaron"):
+        compare(teacher, student.replace(tokenizer=lower), TASKS, tmp_path / "run")
     with pytest.raises(ValueError, match="student: expected a model with a tokenizer"):
         compare(teacher, student.replace(tokenizer=None), TASKS, tmp_path / "run")
     assert not list(tmp_path.iterdir())
@@ -177,6 +182,25 @@ def test_refuses_unknown_tasks_and_none(teacher: jc.Model, tmp_path: Path):
     with pytest.raises(ValueError, match="tasks: expected at least one task"):
         compare(teacher, teacher, (), tmp_path / "run")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"replacement": "means"}, "replacement: expected one of .* did you mean 'mean'"),
+        ({"bootstrap": 0}, "bootstrap: expected a whole number >= 1"),
+        ({"seed": -1}, "seed: expected a whole number >= 0"),
+    ],
+)
+def test_refuses_wrong_settings_before_any_work(teacher: jc.Model, change: Any, message: str):
+    with pytest.raises(ValueError, match=message):
+        measure_pair(teacher, teacher, dataclasses.replace(SETTINGS, **change, tasks=("none",)))
+
+
+def test_refuses_numbers_that_are_none(teacher: jc.Model, student: jc.Model):
+    broken = jax.tree.map(lambda leaf: leaf * np.nan, student.params)
+    with pytest.raises(ValueError, match=r"student student\['blocks'\].*: expected finite"):
+        measure_pair(teacher, student.replace(params=broken), SETTINGS)
 
 
 def test_refuses_prompts_longer_than_the_context(teacher: jc.Model, tokenizer: Any):

@@ -146,6 +146,8 @@ def get(
     check.known("task", name, NAMES)
     check.known("on_multi_token", on_multi_token, ("error", "filter"))
     check.known("padding_side", padding_side, ("left", "right"))
+    if tokenizer is None:
+        raise check.fail("tokenizer", "one, to write prompts with", "None")
     count, rng = check.integer("count", count, 1), generator(key)
     if name == "induction":
         options = _options(name, induction.prompts, options)
