@@ -10,10 +10,10 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from jaxcompress import check, circuits, prune
+from jaxcompress import check, circuits, files, prune
 from jaxcompress import config as configs
 from jaxcompress.examples import Data, batches, mean_loss, together
-from jaxcompress.io.export import save
+from jaxcompress.io.export import MARKER, Form, save, settled
 from jaxcompress.io.huggingface import load
 from jaxcompress.learned import LearnConfig, learned_scores
 from jaxcompress.models import Gates, Model
@@ -50,7 +50,7 @@ class PruneConfig:
     rounds: int = 1
     data: Data = dataclasses.field(default_factory=Data)
     learn: LearnConfig = dataclasses.field(default_factory=LearnConfig)
-    form: Literal["stock", "padded", "native"] = "native"
+    form: Form = "native"
 
 
 def prune_gates(model: Model, config: PruneConfig, *, progress: bool = True) -> Gates:
@@ -84,7 +84,7 @@ def prune_gates(model: Model, config: PruneConfig, *, progress: bool = True) -> 
             share,
             scope=config.scope,
             at_least=config.at_least,
-            groups=model.config.kv_heads if config.groups else None,
+            groups=[size.kv_heads for size in model.config.layer_sizes] if config.groups else None,
             start=gates,
         )
     assert gates is not None
@@ -105,7 +105,8 @@ def protect(scores: Gates, kept: np.ndarray) -> Gates:
     if scores.heads is None:
         return scores
     heads = np.asarray(scores.heads)
-    return dataclasses.replace(scores, heads=heads + (heads.max() - heads.min() + 1) * kept)
+    there = heads[heads < np.inf]  # not the slots that smaller layers lack
+    return dataclasses.replace(scores, heads=heads + (there.max() - there.min() + 1) * kept)
 
 
 def circuit_heads(model: Model, config: PruneConfig) -> np.ndarray | None:
@@ -167,7 +168,7 @@ def prune_model(
       source: Hugging Face id, directory or `builtin:<name>`.
       out: directory for the smaller model, with `compression.json`.
       config: how.
-      overwrite: replace what is there.
+      overwrite: replace a model that is there.
 
     Returns:
       `parameters` and `loss` of both models (`None` without data), and what was `kept`.
@@ -182,9 +183,11 @@ def prune_model(
       >>> record["parameters"]
       {'before': 356864, 'after': 225152}
     """
+    files.refuse_nonempty(out, overwrite, marker=MARKER)
     model = load(source)
     gates = prune_gates(model, config)
     small = prune.shrink(model, gates)
+    settled(small.config, config.form)
     record: dict[str, Any] = {
         "teacher": str(source),
         "recipe": configs.to_dict(config),

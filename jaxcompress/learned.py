@@ -15,8 +15,9 @@ from jaxcompress.distill import losses
 from jaxcompress.examples import speaking
 from jaxcompress.matrices import layout_of, matrices, restored
 from jaxcompress.models import Gates, Model
-from jaxcompress.prune import l0, patterns, regularizers, targets
+from jaxcompress.prune import l0, patterns, regularizers, size, targets
 from jaxcompress.prune.schedule import cubic
+from jaxcompress.prune.scores import marked
 
 __all__ = ["LearnConfig", "learned_scores", "movement"]
 
@@ -85,6 +86,7 @@ def learned_scores(
     every = dataclasses.asdict(Gates.ones(model.config))
     for name in over:
         check.known("over", name, every)
+    there = size.existing(model.config)
     start = {name: jnp.full(every[name].shape, OPEN) for name in over}
     zeros = {name: jnp.zeros(()) for name in over}
     params = {"gates": start, "multipliers": l0.Multipliers(zeros, zeros), **train.counter()}
@@ -98,14 +100,15 @@ def learned_scores(
         value = _nats(model, model.params, batch, Gates(**gates))
         target = 1 - sparsity * jnp.minimum(2 * step / config.steps, 1)
         for name in over:
-            size = l0.expected_open(params["gates"][name]).mean()
+            real = getattr(there, name)
+            left = (l0.expected_open(params["gates"][name]) * real).sum() / real.sum()
             held = l0.Multipliers(*(one[name] for one in params["multipliers"]))
-            value += l0.lagrangian(size, target, held)
+            value += l0.lagrangian(left, target, held)
         return value, {"target": target}
 
     rates = {"gates": ("adam", config.rate), "multipliers": ("ascent", config.multiplier_rate)}
     trained = _trained(params, loss, rates, rows, config, "gates", progress)
-    return Gates(**trained["gates"])
+    return marked(model.config, Gates(**trained["gates"]))
 
 
 def movement(

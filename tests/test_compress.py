@@ -59,6 +59,26 @@ def test_the_directory_is_the_gated_model(model, directory, tmp_path):
     np.testing.assert_allclose(record["loss"]["after"], mean_loss(small, other, loss), rtol=1e-5)
 
 
+@pytest.mark.parametrize("criterion", ["magnitude", "taylor_token"])
+def test_what_prune_wrote_is_pruned_again(model, directory, tmp_path, criterion):
+    """Uneven layers: the share is that of the components which are there."""
+    config = PruneConfig(criterion=criterion, sparsity=0.5, data=DATA)
+    prune_model(directory, tmp_path / "one", config)
+    first = io.load(tmp_path / "one")
+    assert not first.config.stacked
+    record = prune_model(str(tmp_path / "one"), tmp_path / "two", config)
+    sizes = io.load(tmp_path / "two").config.layer_sizes
+    assert sum(size.heads for size in sizes) == 2 and sum(size.neurons for size in sizes) == 3
+    assert record["parameters"]["after"] < record["parameters"]["before"]
+
+
+def test_the_folder_is_looked_at_first(directory, tmp_path, monkeypatch):
+    (tmp_path / "thesis.tex").write_text("...")
+    monkeypatch.setattr("jaxcompress.compress.load", None)
+    with pytest.raises(ValueError, match="earlier result with a config.json and a model.safet"):
+        prune_model(directory, tmp_path, PruneConfig(data=DATA), overwrite=True)
+
+
 def test_rounds_reach_the_same_share(model):
     config = PruneConfig(criterion="magnitude", sparsity=0.5, rounds=3, over=("neurons",))
     gates = prune_gates(model, config, progress=False)

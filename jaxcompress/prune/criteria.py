@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from jaxcompress import check
+from jaxcompress.models.config import ModelConfig
 from jaxcompress.models.gates import Gates
 from jaxcompress.prune import scores
 from jaxcompress.prune.calibrate import Loss, calibrate, next_token
@@ -68,7 +69,7 @@ def score(
 def from_sums(
     model: Model, sums: scores.Statistics, criterion: str, *, key: jax.Array | None = None
 ) -> Gates:
-    """Scores by a criterion, from sums that were collected before.
+    """Scores by a criterion, from sums that were collected before; see `scores.marked`.
 
     Args:
       model: with `config` and `params`.
@@ -86,14 +87,20 @@ def from_sums(
     """
     check.known("criterion", criterion, CRITERIA)
     config = model.config  # pyright: ignore[reportAttributeAccessIssue]
+    return scores.marked(config, _from_sums(config, model.params, sums, criterion, key))
+
+
+def _from_sums(
+    config: ModelConfig, params: Any, sums: scores.Statistics, criterion: str, key: Any
+) -> Gates:
     if criterion == "magnitude":
-        return scores.magnitude(config, model.params)
+        return scores.magnitude(config, params)
     if criterion == "random":
         if key is None:
             raise check.fail("key", "a PRNG key for random scores", "none")
         return scores.random(config, key)
     if criterion == "parameter_attribution":
-        return scores.parameter_attribution(config, model.params, sums)
+        return scores.parameter_attribution(config, params, sums)
     if criterion.startswith("taylor_"):
         return scores.taylor(sums, criterion.removeprefix("taylor_"))  # pyright: ignore[reportArgumentType]
     simple = {

@@ -17,7 +17,7 @@ import numpy as np
 from jaxcompress import check, tree
 from jaxcompress.models.config import ModelConfig
 from jaxcompress.models.gates import Gates
-from jaxcompress.prune import coupling
+from jaxcompress.prune import coupling, size
 
 __all__ = [
     "Statistics",
@@ -27,6 +27,7 @@ __all__ = [
     "block_influence",
     "fisher",
     "magnitude",
+    "marked",
     "michel",
     "parameter_attribution",
     "random",
@@ -39,6 +40,34 @@ Statistics = dict[str, Any]
 Reduction = Literal["token", "example", "batch"]
 _DIVISOR = {"token": "tokens", "example": "examples", "batch": "tokens"}
 _FIELDS = ("heads", "neurons", "attns", "mlps", "width")
+
+
+def marked(config: ModelConfig, scores: Gates) -> Gates:
+    """Scores with infinity in the slots that smaller layers lack: `select` passes these over.
+
+    Args:
+      config: of the model.
+      scores: of its largest layer's shape in every layer.
+
+    Example:
+      >>> from jaxcompress.models.config import LayerSize
+      >>> config = ModelConfig(family="gpt2", layers=2, heads=2, kv_heads=2, head_dim=4, width=8,
+      ...                      neurons=3, vocab=11, context=5,
+      ...                      sizes=(LayerSize(1, 1, 3), LayerSize(2, 2, 0)))
+      >>> marked(config, Gates(heads=np.zeros((2, 2)))).heads.tolist()
+      [[0.0, inf], [0.0, 0.0]]
+    """
+    if config.stacked:
+        return scores
+    there = size.existing(config)
+    names = [name for name in ("heads", "neurons") if getattr(scores, name) is not None]
+    return dataclasses.replace(
+        scores,
+        **{
+            name: np.where(getattr(there, name), np.asarray(getattr(scores, name)), np.inf)
+            for name in names
+        },
+    )
 
 
 def magnitude(config: ModelConfig, params: Any) -> Gates:
@@ -62,15 +91,14 @@ def magnitude(config: ModelConfig, params: Any) -> Gates:
 
     Reference: Han et al. 2015 (arXiv 1506.02626), with the groups of coupling.py.
     """
-    heads, neurons = [], []
+    heads, neurons = np.zeros((config.layers, config.heads)), []
     width = np.zeros(config.width)
-    group = config.heads // config.kv_heads
-    for i in range(config.layers):
+    for i, own in enumerate(config.layer_sizes):
         flat = coupling.layer(params, config, i)
-        own = _squares(flat, coupling.HEADS, config.heads)
-        shared = _squares(flat, coupling.KV_HEADS, config.kv_heads)
-        heads.append(own + np.repeat(shared, group))
-        neurons.append(_squares(flat, coupling.NEURONS, config.neurons))
+        shared = _squares(flat, coupling.KV_HEADS, own.kv_heads)
+        each = own.heads // max(own.kv_heads, 1)
+        heads[i, : own.heads] = _squares(flat, coupling.HEADS, own.heads) + np.repeat(shared, each)
+        neurons.append(_filled(_squares(flat, coupling.NEURONS, own.neurons), config.neurons))
         width += _squares(flat, coupling.WIDTH, config.width)
     outside = {name: part for name, part in params.items() if name != "blocks"}
     flat = {k: np.asarray(v) for k, v in tree.paths(outside).items()}
@@ -258,11 +286,12 @@ def parameter_attribution(
     """
     gradients = _collected(sums, "parameters")["sum" if signed else "abs"]
     neurons = []
-    for i in range(config.layers):
+    for i, own in enumerate(config.layer_sizes):
         weights = coupling.layer(params, config, i)
         slopes = coupling.layer(gradients, config, i)
         products = {path: slopes[path] * weights[path] for path in weights}
-        neurons.append(np.abs(_sums(products, coupling.NEURONS, config.neurons)))
+        found = np.abs(_sums(products, coupling.NEURONS, own.neurons))
+        neurons.append(_filled(found, config.neurons))
     return Gates(neurons=np.array(neurons) / np.asarray(sums["counts"]["examples"]))
 
 
@@ -314,6 +343,11 @@ def _collected(sums: Statistics, name: str) -> Any:
     return sums[name]
 
 
+def _filled(values: np.ndarray, count: int) -> np.ndarray:
+    """Zeros in the slots that a smaller layer lacks."""
+    return np.pad(values, (0, count - len(values)))
+
+
 def _squares(flat: dict[str, Any], table: Any, count: int) -> np.ndarray:
     return _sums({path: np.asarray(x, np.float64) ** 2 for path, x in flat.items()}, table, count)
 
@@ -323,6 +357,6 @@ def _sums(flat: dict[str, Any], table: Any, count: int) -> np.ndarray:
     total = np.zeros(count)
     for path, axes in table.items():
         for axis in axes if path in flat else ():
-            leaf = np.moveaxis(flat[path], axis, 0)
-            total += leaf.reshape(count, -1).sum(axis=1)
+            others = tuple(i for i in range(flat[path].ndim) if i != axis)
+            total += flat[path].sum(axis=others)
     return total

@@ -1,12 +1,15 @@
 """From scores to gates: which components stay.
 
 Scores are a `Gates` whose fields hold numbers instead of gates: the higher, the more a component
-matters. Ties are broken by place: of two components with equal scores the earlier one stays.
+matters. Ties are broken by place: of two components with equal scores the earlier one stays. A
+score of infinity marks a slot at the end of a layer that is smaller than the largest: it is neither
+shut nor counted (`scores.marked`).
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -27,19 +30,20 @@ def select(
     *,
     scope: Literal["global", "layer"] = "global",
     at_least: int = 0,
-    groups: int | None = None,
+    groups: int | Sequence[int] | None = None,
     start: Gates | None = None,
 ) -> Gates:
     """Shuts the share `sparsity` of the components of every field that has scores.
 
     Args:
       scores: a field that is `None` is left alone.
-      sparsity: in [0, 1): the share of all components that is shut afterwards, those shut in
-        `start` included; `round(sparsity * count)` of them.
+      sparsity: in [0, 1): the share of all components there are that is shut afterwards, those
+        shut in `start` included; `round(sparsity * count)` of them.
       scope: rank the components of all layers together, or those of each layer by themselves.
-      at_least: heads and neurons that every layer keeps, however low their scores.
-      groups: the model's number of key/value heads, to remove heads by whole groups, ranked by the
-        mean of their scores; `None` removes single heads.
+      at_least: heads and neurons that every layer keeps, however low their scores; all it has, if
+        these are fewer.
+      groups: the number of key/value heads of the model or of each layer, to remove heads by whole
+        groups, ranked by the mean of their scores; `None` removes single heads.
       start: gates of an earlier round; what is shut stays shut.
 
     Returns:
@@ -60,14 +64,19 @@ def select(
     found = {}
     for name, values in _fields(scores).items():
         shut = None if start is None else getattr(start, name)
-        values = values if shut is None else np.where(np.asarray(shut) == 0, -np.inf, values)
-        least, each = at_least if name in _LAYERED else 0, 1
-        if groups is not None and name == "heads":
-            each = values.shape[1] // groups
-            values, least = grouped(values, groups), -(-least // each)
-        rows = values.reshape(1, -1) if scope == "global" or values.ndim == 1 else values
-        gate = _shut_lowest(name, rows, values.shape, sparsity, least)
-        found[name] = gate if each == 1 else np.repeat(gate, each, axis=1)
+        if shut is not None:
+            values = np.where((np.asarray(shut) == 0) & (values < np.inf), -np.inf, values)
+        least = at_least if name in _LAYERED else 0
+        if groups is None or name != "heads":
+            found[name] = _shut_lowest(name, values, scope, sparsity, least)
+            continue
+        each = _each(values, groups)
+        units = grouped(values, groups)
+        gate = _shut_lowest(name, units, scope, sparsity, -(-least // np.maximum(each, 1)))
+        # Where a layer has no heads at all, any group will do.
+        owner = np.arange(values.shape[1]) // np.maximum(each, 1)[:, None]
+        owner = np.minimum(owner, units.shape[1] - 1)
+        found[name] = np.where(values < np.inf, np.take_along_axis(gate, owner, axis=1), 1)
     return Gates(**found)
 
 
@@ -83,8 +92,9 @@ def budget(
     """Shuts the components of least score for what they cost, until a budget is met.
 
     Components of all fields are ranked together by score / cost, so scores of different fields
-    must be in one unit (nats saved, say). Every step removes one; the last one that is removed is
-    the first with which the model fits.
+    must be in one unit (nats saved, say). Every step removes one, and the first model that fits is
+    taken. A single head may cost more than it saves on the way, where key/value heads are shared:
+    see `shrink`.
 
     Args:
       config: of the model.
@@ -116,31 +126,45 @@ def budget(
     fields = {name: values for name, values in _fields(scores).items() if name != "width"}
     for name, values in fields.items():
         check.shape(f"scores.{name}", values, [getattr(Gates.ones(config), name).shape])
-    ranked = _ranking(config, fields, cost, at_least)
-    # The cost falls with every removal, so the first that fits is found by halving.
-    low, high = 0, len(ranked)
-    if cost(_without(fields, ranked)) > limit:
-        got = f"{cost(_without(fields, ranked))} with everything removed"
-        raise check.fail("budget", f"within reach, at most {limit}", got)
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (
-            (low, middle)
-            if cost(_without(fields, ranked[:middle])) <= limit
-            else (middle + 1, high)
-        )
-    return _without(fields, ranked[:low])
+    there = size.existing(config)
+    fields |= {
+        name: np.where(getattr(there, name), fields[name], np.inf)
+        for name in _LAYERED
+        if name in fields
+    }
+    turns, count = _turns(fields, cost, at_least)
+    first = _first_that_fits(lambda removed: cost(_without(turns, removed)), turns, count, limit)
+    return _without(turns, first)
 
 
-def grouped(heads: Any, groups: int) -> np.ndarray:
+def _first_that_fits(
+    cost: Callable[[int], int], turns: dict[str, np.ndarray], count: int, limit: int
+) -> int:
+    """The smallest number of removals with which the cost is within the limit."""
+    heads = turns.get("heads", np.zeros(0, int))
+    # Until the next head goes the cost only falls, so there the first that fits is found by
+    # halving. The removal of a head can raise it: others may then no longer share their keys.
+    low = 0
+    for high in [*sorted(int(turn) for turn in heads.ravel() if turn < count), count]:
+        if cost(high) <= limit:
+            while low < high:
+                middle = (low + high) // 2
+                low, high = (low, middle) if cost(middle) <= limit else (middle + 1, high)
+            return low
+        low = high + 1
+    got = f"{cost(count)} with everything removed"
+    raise check.fail("budget", f"within reach, at most {limit}", got)
+
+
+def grouped(heads: Any, groups: int | Sequence[int]) -> np.ndarray:
     """Scores of key/value groups: means over their query heads.
 
     Args:
       heads: (layer, head) scores.
-      groups: number of key/value heads.
+      groups: number of key/value heads, of all layers or of each.
 
     Returns:
-      (layer, group).
+      (layer, group), infinity where a layer has fewer groups.
 
     Raises:
       ValueError: if the heads do not divide into so many groups.
@@ -150,10 +174,24 @@ def grouped(heads: Any, groups: int) -> np.ndarray:
       [[2.0, 2.0]]
     """
     heads = np.asarray(heads)
-    check.integer("groups", groups, 1)
-    if heads.shape[1] % groups:
-        raise check.fail("groups", f"a divisor of {heads.shape[1]} heads", groups)
-    return heads.reshape(len(heads), groups, -1).mean(axis=-1)
+    each = _each(heads, groups)
+    owner = np.arange(heads.shape[1]) // np.maximum(each, 1)[:, None]
+    found = np.full((len(heads), int(np.max(groups))), np.inf)
+    for row, own, unit in zip(heads, owner, found, strict=True):
+        there = row < np.inf
+        for group in np.unique(own[there]):
+            unit[group] = row[there & (own == group)].mean()
+    return found
+
+
+def _each(heads: np.ndarray, groups: int | Sequence[int]) -> np.ndarray:
+    """(layer,) query heads of a group; 0 for a layer without heads."""
+    counts = (heads < np.inf).sum(axis=1)
+    shared = np.broadcast_to(groups, counts.shape)
+    for count, own in zip(counts, shared, strict=True):
+        if count and (own < 1 or count % own):
+            raise check.fail("groups", f"a divisor of {count} heads", own)
+    return counts // np.maximum(shared, 1)
 
 
 def _fields(scores: Gates) -> dict[str, np.ndarray]:
@@ -172,53 +210,58 @@ def _fields(scores: Gates) -> dict[str, np.ndarray]:
 
 
 def _shut_lowest(
-    name: str, rows: np.ndarray, shape: tuple[int, ...], sparsity: float, least: int
+    name: str, values: np.ndarray, scope: str, sparsity: float, least: Any
 ) -> np.ndarray:
-    """Gates of `shape` in which each row of scores has lost its share, lowest first."""
+    """Gates in which all scores together, or each layer's, have lost their share, lowest first."""
+    rows = values.reshape(1, -1) if scope == "global" or values.ndim == 1 else values
     gate = np.ones(rows.shape, np.float32)
-    count = round(sparsity * rows.shape[1])
-    safe = _safe(rows.reshape(shape), least).reshape(rows.shape)
-    for row, values, keep in zip(gate, rows, safe, strict=True):
+    safe = _safe(values, least).reshape(rows.shape)
+    for row, own, keep in zip(gate, rows, safe, strict=True):
+        there = own < np.inf
+        count = round(sparsity * int(there.sum()))
         # From the lowest; of equal ones the last first.
-        order = np.lexsort((-np.arange(len(values)), values))
-        order = order[~keep[order]]
+        order = np.lexsort((-np.arange(len(own)), own))
+        order = order[(there & ~keep)[order]]
         if count > len(order):
-            got = f"{count} of {len(values)} to shut and {int(keep.sum())} to keep"
+            got = f"{count} of {there.sum()} to shut and {(there & keep).sum()} to keep"
             raise check.fail(f"at_least ({name})", "a minimum that leaves enough to shut", got)
         row[order[:count]] = 0
-    return gate.reshape(shape)
+    return gate.reshape(values.shape)
 
 
-def _safe(values: np.ndarray, least: int) -> np.ndarray:
-    """Marks the `least` highest of every layer."""
-    safe = np.zeros(values.shape, bool)
-    if least and values.ndim == 2:
-        check.integer("at_least", least, 0, values.shape[1])
-        order = np.argsort(-values, axis=1, kind="stable")[:, :least]
-        np.put_along_axis(safe, order, True, axis=1)
-    return safe
+def _safe(values: np.ndarray, least: Any) -> np.ndarray:
+    """Marks the `least` highest of every layer; a number for all layers or one for each."""
+    if values.ndim == 1:
+        return np.zeros(values.shape, bool)
+    least = np.broadcast_to(least, len(values))
+    check.integer("at_least", int(least.max()), 0, values.shape[1])
+    order = np.argsort(np.where(values < np.inf, -values, np.inf), axis=1, kind="stable")
+    ranks = np.argsort(order, axis=1, kind="stable")
+    return ranks < least[:, None]
 
 
-def _ranking(config: ModelConfig, fields: Any, cost: Any, at_least: int) -> list[Any]:
-    """Components in the order of their removal: least score for its cost first."""
+def _turns(fields: Any, cost: Any, at_least: int) -> tuple[dict[str, np.ndarray], int]:
+    """When each component goes, least score for its cost first; and how many do go."""
     whole = cost(Gates())
     found = []
     for name, values in fields.items():
         # A layer's heads share the cost of their keys and values; neurons cost the same each.
-        shut = np.ones(values.shape, np.float32)
-        shut[0] = 0
-        together = values.shape[1] if name in _LAYERED else 1
-        each = (whole - cost(Gates(**{name: shut}))) / together
+        each = np.zeros(len(values))
+        for i, own in enumerate(values):
+            shut = np.ones(values.shape, np.float32)
+            shut[i] = 0
+            together = max(int((own < np.inf).sum()), 1)
+            each[i] = max((whole - cost(Gates(**{name: shut}))) / together, 1e-9)
         safe = _safe(values, at_least if name in _LAYERED else 0)
         for place in np.ndindex(values.shape):
-            if not safe[place]:
+            if not safe[place] and values[place] < np.inf:
                 # Of equal ones the last goes first.
-                found.append((values[place] / max(each, 1e-9), name, tuple(-i for i in place)))
-    return [(name, tuple(-i for i in place)) for _, name, place in sorted(found)]
+                found.append((values[place] / each[place[0]], name, tuple(-i for i in place)))
+    turns = {name: np.full(values.shape, len(found)) for name, values in fields.items()}
+    for turn, (_, name, place) in enumerate(sorted(found)):
+        turns[name][tuple(-i for i in place)] = turn
+    return turns, len(found)
 
 
-def _without(fields: Any, removed: list[Any]) -> Gates:
-    gates = {name: np.ones(values.shape, np.float32) for name, values in fields.items()}
-    for name, place in removed:
-        gates[name][place] = 0
-    return Gates(**gates)
+def _without(turns: dict[str, np.ndarray], removed: int) -> Gates:
+    return Gates(**{name: (turn >= removed).astype(np.float32) for name, turn in turns.items()})

@@ -10,7 +10,27 @@ import numpy as np
 from jaxcompress.models.config import ModelConfig
 from jaxcompress.models.gates import Gates
 
-__all__ = ["flops_per_token", "left", "parameters"]
+__all__ = ["existing", "flops_per_token", "left", "parameters"]
+
+
+def existing(config: ModelConfig) -> Gates:
+    """Which components there are: 0 in the slots of heads and neurons that smaller layers lack.
+
+    Example:
+      >>> from jaxcompress.models.config import LayerSize
+      >>> config = ModelConfig(family="gpt2", layers=2, heads=2, kv_heads=2, head_dim=4, width=8,
+      ...                      neurons=3, vocab=11, context=5,
+      ...                      sizes=(LayerSize(1, 1, 3), LayerSize(2, 2, 0)))
+      >>> existing(config).heads.tolist(), existing(config).neurons.tolist()
+      ([[1.0, 0.0], [1.0, 1.0]], [[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]])
+    """
+
+    def slots(name: str) -> np.ndarray:
+        counts = np.array([getattr(size, name) for size in config.layer_sizes])
+        return (np.arange(getattr(config, name)) < counts[:, None]).astype(np.float32)
+
+    ones = Gates.ones(config)
+    return dataclasses.replace(ones, heads=slots("heads"), neurons=slots("neurons"))
 
 
 def parameters(config: ModelConfig, gates: Gates | None = None) -> int:

@@ -11,6 +11,7 @@ import pytest
 
 from jaxcompress.models import Gates
 from jaxcompress.prune import budget, flops_per_token, parameters, select
+from jaxcompress.prune.scores import marked
 from tests import families
 
 CONFIG = families.config("gpt2")
@@ -69,6 +70,31 @@ def test_whole_groups():
     np.testing.assert_array_equal(gates.heads, [[1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]])
 
 
+UNEVEN = families.config("uneven")  # (4, 2, 0) heads over (2, 1, 0), (6, 3, 0) neurons
+
+
+@hypothesis.given(st.integers(0, 999), st.floats(0, 0.99), st.sampled_from(["global", "layer"]))
+def test_layers_of_several_sizes_lose_a_share_of_what_they_have(seed, sparsity, scope):
+    gates = select(marked(UNEVEN, drawn(seed)), sparsity, scope=scope)
+    for name, sizes in (("heads", (4, 2, 0)), ("neurons", (6, 3, 0))):
+        shut = (getattr(gates, name) == 0).sum(axis=1)
+        if scope == "layer":
+            assert shut.tolist() == [round(sparsity * size) for size in sizes]
+        else:
+            assert shut.sum() == round(sparsity * sum(sizes)) and (shut <= sizes).all()
+        # What is shut is there.
+        assert all(getattr(gates, name)[i, size:].all() for i, size in enumerate(sizes))
+
+
+def test_whole_groups_of_layers_of_several_sizes():
+    heads = np.array([[4.0, 5, 7, 7], [1, 2, 0, 0], [0, 0, 0, 0]])
+    scores, every = marked(UNEVEN, Gates(heads=heads)), [1, 1, 1, 1]
+    options = {"sparsity": 1 / 3, "groups": [2, 1, 0]}
+    np.testing.assert_array_equal(select(scores, **options).heads, [every, [0, 0, 1, 1], every])
+    kept = select(scores, **options, at_least=1).heads
+    np.testing.assert_array_equal(kept, [[0, 0, 1, 1], every, every])
+
+
 def test_what_is_shut_stays_shut():
     first = select(drawn(0), 0.5)
     second = select(drawn(1), 0.75, start=first)
@@ -91,6 +117,22 @@ def test_budgets_are_met_and_not_undercut(name, share):
     limit = int(0.8 * flops_per_token(config, length=6))
     gates = budget(config, scores, flops_per_token=limit, length=6)
     assert flops_per_token(config, gates, length=6) <= limit
+
+
+@pytest.mark.parametrize("kind", ["parameters", "flops_per_token"])
+def test_the_first_that_fits_is_taken_however_costs_rise_on_the_way(kind):
+    """Three heads share keys: without one of them none do, and the model is larger."""
+    config = families.config("llama", heads=6, kv_heads=2)
+    scores = Gates(heads=np.random.default_rng(0).standard_normal((3, 6)))
+    cost = {"parameters": parameters, "flops_per_token": flops_per_token}[kind]
+    costs, gates = [cost(config)], Gates(heads=np.ones((3, 6)))
+    for place in sorted(np.ndindex(3, 6), key=lambda place: scores.heads[place]):
+        gates.heads[place] = 0
+        costs.append(cost(config, gates))
+    assert (np.diff(costs) > 0).any()
+    for limit in {*costs[::3], costs[-1]}:
+        removed = (budget(config, scores, **{kind: limit}).heads == 0).sum()
+        assert removed == next(i for i, one in enumerate(costs) if one <= limit)
 
 
 def test_a_budget_removes_what_is_worth_least_for_its_cost():
