@@ -302,7 +302,7 @@ def _measured(
     )
     whole = run()
     values = jax.eval_shape(measure, whole, batch, whole)
-    asked = jnp.asarray(1.0 * len(batch.tokens))
+    asked = (batch.attention_mask > 0).any(axis=1).sum()  # a row of padding is no row
     if values.ndim == 2:
         real = batch.attention_mask > 0
         asked = (batch.labels >= 0) if hasattr(batch, "labels") else real[:, 1:] & real[:, :-1]

@@ -91,6 +91,14 @@ def test_encoders_without_a_head_are_scored_by_their_embeddings(rows):
     assert kept[1] < 1 - 1e-5
 
 
+def test_rows_of_padding_are_no_rows(rows):
+    encoder = model("bert", head="none")
+    found, loss = batches(encoder, Data(text=rows, count=8, batch=8))
+    more = jax.tree.map(lambda leaf: np.pad(leaf, ((0, 3), (0, 0))), found)
+    nats = [mean_loss(encoder, one, loss) for one in (found, more)]
+    np.testing.assert_allclose(*nats, rtol=1e-5)
+
+
 def test_gates_in_one_program_are_gates_one_by_one(rows):
     causal = model()
     found, loss = batches(causal, Data(text=rows, count=36, batch=16))

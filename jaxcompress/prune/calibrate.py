@@ -1,9 +1,9 @@
 """One pass over calibration batches collects what every criterion is a function of.
 
-A batch is any pytree with `tokens` and `attention_mask`, both (batch, position): a `tasks.Prompts`,
-or a `Text`. Sums are kept in float32, whatever the type of the model, and padded positions add
-nothing to them. All but `gradients/*/batch` are sums over tokens or examples, so it does not matter
-how the examples are split into batches.
+A batch is any pytree with `tokens` and `attention_mask`, both (batch, position): a
+`tasks.Prompts`, or a `Text`. Sums are kept in float32, whatever the type of the model, and padded
+positions add nothing to them; a row of nothing else is no example. All but `gradients/*/batch` are
+sums over tokens or examples, so it does not matter how the examples are split into batches.
 
 | name | what is summed |
 |---|---|
@@ -116,7 +116,7 @@ def embedding(out: Output, batch: Any) -> jax.Array:
       (1,)
     """
     resid, real = out.taps["resid"][-1], jnp.asarray(batch.attention_mask)[..., None]
-    mean = (resid * real).sum(axis=1) / real.sum(axis=1)
+    mean = (resid * real).sum(axis=1) / jnp.maximum(real.sum(axis=1), 1)
     unit = mean / jnp.maximum(jnp.linalg.norm(mean, axis=-1, keepdims=True), 1e-12)
     return (unit * jax.random.rademacher(jax.random.key(0), unit.shape, unit.dtype)).sum(axis=-1)
 
@@ -216,7 +216,8 @@ def _sums(
     apply: Any, config: ModelConfig, loss: Loss, wanted: tuple[str, ...], params: Any, batch: Any
 ) -> dict[str, Any]:
     real = (jnp.asarray(batch.attention_mask) > 0).astype(jnp.float32)
-    counts = {"tokens": real.sum(), "examples": 1.0 * len(real), "batches": 1.0}
+    examples = real.any(axis=1).sum().astype(jnp.float32)
+    counts = {"tokens": real.sum(), "examples": examples, "batches": 1.0}
     found: dict[str, Any] = {"counts": jax.tree.map(jnp.asarray, counts)}
 
     def run(params: Any, gates: Any, batch: Any) -> tuple[jax.Array, Any]:
@@ -282,7 +283,8 @@ def _activations(
 
 def _mean_size(x: jax.Array, real: jax.Array) -> jax.Array:
     """Squares of an example's mean |x|, (layer, batch, position, c) -> (layer, c)."""
-    mean = jnp.einsum("lbtc,bt->lbc", jnp.abs(x), real) / real.sum(axis=1)[None, :, None]
+    tokens = jnp.maximum(real.sum(axis=1), 1)
+    mean = jnp.einsum("lbtc,bt->lbc", jnp.abs(x), real) / tokens[None, :, None]
     return (mean**2).sum(axis=1)
 
 
@@ -292,6 +294,7 @@ def _depth(resid: jax.Array, real: jax.Array) -> dict[str, jax.Array]:
     cosine = jnp.einsum("lbtm,lbtm,bt->l", unit[:-1], unit[1:], real)
     last = real.shape[1] - 1 - jnp.argmax(real[:, ::-1], axis=1)
     ends = jnp.take_along_axis(unit, last[None, :, None, None], axis=2)[:, :, 0]
+    ends = ends * real.any(axis=1)[None, :, None]  # of two vectors of zeros the angle is 0
 
     def angles(one: jax.Array) -> jax.Array:
         # By halves of a rhombus: the arc cosine of a float32 near 1 is off by up to 1e-3.

@@ -12,8 +12,19 @@ import pytest
 
 from jaxcompress.ablate import sweep
 from jaxcompress.models import Edits, Gates
-from jaxcompress.prune import Text, answer, calibrate, inputs, next_token, scores
+from jaxcompress.prune import (
+    CRITERIA,
+    Text,
+    answer,
+    calibrate,
+    from_sums,
+    inputs,
+    next_token,
+    pad,
+    scores,
+)
 from jaxcompress.prune.calibrate import WANTED
+from jaxcompress.prune.size import existing
 from tests import families
 
 FIELDS = ("heads", "neurons", "attns", "mlps", "width")
@@ -63,6 +74,30 @@ def test_reductions_over_examples_and_batches(name):
         close(getattr(example, field), np.abs(rows).mean(axis=0))
         close(getattr(batch, field), np.abs(rows.sum(axis=0)) / tokens)
         close(getattr(fisher, field), 0.5 * (rows**2).mean(axis=0))
+
+
+def test_uneven_models_are_scored_as_filled_up_with_zeros():
+    """The same logits, so the same scores of what is there; what is not there has none."""
+    small, sizes = families.model("uneven"), {"heads": 4, "kv_heads": 2, "neurons": 6}
+    config, params = pad(small.config, small.params, **sizes)
+    even = small.replace(config=config, params=params)
+    sums = [calibrate(one, [text()], progress=False) for one in (small, even)]
+    slopes = families.randomized(small.config, seed=1)
+    for found, slope in zip(sums, (slopes, pad(small.config, slopes, **sizes)[1]), strict=True):
+        found["parameters"] = {"abs": slope}
+    there, key = existing(small.config), jax.random.key(0)
+    assert there.heads.sum() == 6 and there.neurons.sum() == 9
+    for criterion in CRITERIA:
+        got, expected = (
+            from_sums(model, found, criterion, key=key)
+            for model, found in zip((small, even), sums, strict=True)
+        )
+        for name in ("heads", "neurons"):
+            if getattr(expected, name) is not None:
+                real = getattr(there, name) > 0
+                ours, theirs = np.asarray(getattr(got, name)), np.asarray(getattr(expected, name))
+                np.testing.assert_allclose(ours[real], theirs[real], rtol=1e-4, err_msg=criterion)
+                assert np.isposinf(ours[~real]).all()
 
 
 def test_tokens_are_head_outputs_times_their_gradients():
@@ -118,9 +153,11 @@ def test_splitting_the_batch_changes_nothing(name):
 
 
 def test_padding_changes_nothing():
+    """Neither positions of it nor whole rows."""
     model = families.model("gpt2")
     tokens = families.tokens()
-    longer = Text(np.pad(tokens, ((0, 0), (0, 2))), np.pad(np.ones_like(tokens), ((0, 0), (0, 2))))
+    more = ((0, 1), (0, 2))
+    longer = Text(np.pad(tokens, more), np.pad(np.ones_like(tokens), more))
     run = functools.partial(calibrate, model, progress=False)
     wanted = WANTED[:-1]
     short = run([Text(tokens, np.ones_like(tokens))], wanted=wanted)
