@@ -113,7 +113,7 @@ def extras(teacher: Model, start: Model, config: Config, judge: Any, seed: int) 
     others = rng.permutation(places)[: len(pairs)].tolist()
     random = [(head, (a, b)) for (head, _), (a, b) in zip(pairs, others, strict=True)]
     metric, weight = tasks.logit_difference, config.weight
-    layers = mapping.uniform(start.config.layers, teacher.config.layers)
+    layers = mapping.strided(start.config.layers, teacher.config.layers)
     each = weight / len(pairs)
     return {
         "plain": None,

@@ -10,6 +10,7 @@ p is the teacher's distribution and q the student's. Forward is KL(p || q), reve
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -125,7 +126,7 @@ def jsd(
     At 0 and 1 the formula is 0; as in GKD and TRL the value there is its limit divided by beta or
     by 1 - beta, which are forward and reverse KL. So the value jumps at the ends: at beta = 0.01
     the loss and its gradient are about 0.01 times those of forward KL, which takes a learning rate
-    100 times larger; likewise at 0.99.
+    100 times larger; likewise at 0.99. Nearer to the ends than that there is a `UserWarning`.
 
     Args:
       student_logits: (..., vocab).
@@ -149,6 +150,10 @@ def jsd(
     _fraction("beta", beta)
     if beta in (0, 1):
         return (reverse_kl if beta else forward_kl)(student_logits, teacher_logits, mask)
+    if not 0.01 <= beta <= 0.99:
+        size = min(beta, 1 - beta)
+        limit = f"{'forward' if beta < 0.5 else 'reverse'} KL"
+        warnings.warn(f"beta {beta}: this loss is about {size:.2g} times {limit}", stacklevel=2)
     student, teacher, weights = _logs(student_logits, teacher_logits, mask)
     mixture = beta * jnp.exp(teacher) + (1 - beta) * jnp.exp(student)
     mixture = jnp.log(jnp.maximum(mixture, jnp.finfo(jnp.float32).tiny))
@@ -199,9 +204,10 @@ def top_k_kl(
 
     With the tail as one bucket, the sum over these tokens of p log(p / q) plus the same term for
     all others together: never negative, at most forward KL, and what the student puts in the tail
-    costs. Renormalised, the KL of both distributions over these tokens alone: it does not see what
-    the student puts elsewhere. The sum over these tokens without a term for the tail is not
-    offered: it can be negative, and falls without end as the student leaves the distribution.
+    costs. Renormalised, the KL of both distributions over these tokens alone: it does not see
+    what the student puts elsewhere, and is infinite, without a gradient, if the student rules out
+    all. The sum over these tokens without a term for the tail is not offered: it can be negative,
+    and falls without end as the student leaves the distribution.
 
     Args:
       student_logits: (..., vocab).
@@ -301,7 +307,13 @@ def mixed(
     if isinstance(alpha, int | float):
         _fraction("alpha", alpha)
     soft, count = distillation(student_logits, teacher_logits, mask)
-    return alpha * soft + (1 - alpha) * cross_entropy(student_logits, labels, mask)[0], count
+    hard, _ = cross_entropy(student_logits, labels, mask)
+    # A term without a share may be infinite, and 0 * infinity is NaN.
+    soft, hard = (
+        jnp.where(share > 0, share * loss, 0.0)
+        for share, loss in ((alpha, soft), (1 - alpha, hard))
+    )
+    return soft + hard, count
 
 
 def _weights(mask: Any, logits: Any) -> jax.Array:
@@ -333,7 +345,11 @@ def _bucket(logs: jax.Array, top: jax.Array) -> jax.Array:
 
 def _renormalise(logs: jax.Array, top: jax.Array) -> jax.Array:
     """(..., k) log-probabilities among the tokens `top`."""
-    return jax.nn.log_softmax(jnp.take_along_axis(logs, top, axis=-1), axis=-1)
+    picked = jnp.take_along_axis(logs, top, axis=-1)
+    # There is no distribution over nothing: NaN, in the gradient too.
+    empty = (picked == -jnp.inf).all(axis=-1, keepdims=True)
+    logs = jax.nn.log_softmax(jnp.where(empty, 0.0, picked), axis=-1)
+    return jnp.where(empty, -jnp.inf, logs)
 
 
 def _fraction(name: str, value: Any) -> None:

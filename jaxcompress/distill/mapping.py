@@ -10,16 +10,17 @@ import numpy as np
 
 from jaxcompress import check
 
-__all__ = ["Pairs", "layerwise", "uniform"]
+__all__ = ["Pairs", "layerwise", "strided", "uniform"]
 
 Pairs = Sequence[tuple[int, int]]
 """(student layer, teacher layer), counted from 0; any of them may occur more than once."""
 
 
 def uniform(student_layers: int, teacher_layers: int) -> list[tuple[int, int]]:
-    """Each layer of the student with the one as deep in the teacher: the last with the last.
+    """Layers spread evenly from end to end: the first with the first, the last with the last.
 
-    Layer i, counted from 1, learns from layer i * teacher_layers / student_layers, rounded up.
+    Layer i learns from layer i * (teacher_layers - 1) / (student_layers - 1), rounded (halves to
+    the even one); a single layer learns from the last.
 
     Args:
       student_layers: at least 1.
@@ -34,6 +35,33 @@ def uniform(student_layers: int, teacher_layers: int) -> list[tuple[int, int]]:
 
     Example:
       >>> uniform(3, 12)
+      [(0, 0), (1, 6), (2, 11)]
+    """
+    check.integer("student_layers", student_layers, 1)
+    check.integer("teacher_layers", teacher_layers, 1)
+    if student_layers == 1:
+        return [(0, teacher_layers - 1)]
+    step = (teacher_layers - 1) / (student_layers - 1)
+    return [(i, round(i * step)) for i in range(student_layers)]
+
+
+def strided(student_layers: int, teacher_layers: int) -> list[tuple[int, int]]:
+    """Each layer of the student with the end of its share of the teacher: the last with the last.
+
+    Layer i, counted from 1, learns from layer i * teacher_layers / student_layers, rounded up.
+
+    Args:
+      student_layers: at least 1.
+      teacher_layers: at least 1; fewer than the student's are used more than once.
+
+    Returns:
+      Pairs as of `uniform`.
+
+    Raises:
+      ValueError: for numbers below 1.
+
+    Example:
+      >>> strided(3, 12)
       [(0, 3), (1, 7), (2, 11)]
 
     Reference: Jiao et al. 2020 (TinyBERT, arXiv 1909.10351), the uniform mapping.
@@ -64,8 +92,8 @@ def layerwise(loss: Callable[..., tuple[Any, Any]], pairs: Pairs) -> Callable[..
       >>> student, teacher = np.zeros((2, 3, 4)), np.arange(4.0).repeat(12).reshape(4, 3, 4)
       >>> loss = layerwise(hidden_mse, uniform(2, 4))
       >>> mean, count = loss(jax.numpy.asarray(student), jax.numpy.asarray(teacher))
-      >>> float(mean), float(count)  # the mean of 1 and 9
-      (5.0, 3.0)
+      >>> float(mean), float(count)  # the mean of 0 and 9
+      (4.5, 3.0)
     """
     if not len(pairs):
         raise check.fail("pairs", "at least one", "none")

@@ -95,9 +95,11 @@ def test_jsd_next_to_the_ends(key):
     """Divided by beta (1 - beta) it goes to forward (reverse) KL; turned round it is the same."""
     student, teacher = random_logits(key, 2, 3, 7)
     for beta, limit in ((1e-3, losses.forward_kl), (1 - 1e-3, losses.reverse_kl)):
-        value = losses.jsd(student, teacher, beta=beta)[0]
+        with pytest.warns(UserWarning, match=r"about 0.001 times (forward|reverse) KL"):
+            value = losses.jsd(student, teacher, beta=beta)[0]
         np.testing.assert_allclose(value / 1e-3, limit(student, teacher)[0], rtol=2e-2)
-        turned = losses.jsd(teacher, student, beta=1 - beta)[0]
+        with pytest.warns(UserWarning, match="times"):
+            turned = losses.jsd(teacher, student, beta=1 - beta)[0]
         np.testing.assert_allclose(value, turned, rtol=1e-3)
 
 
@@ -232,6 +234,36 @@ def test_extreme_logits(name):
     np.testing.assert_allclose(value, exact(student, teacher, **options), rtol=1e-5, atol=1e-6)
     assert jnp.isfinite(slope).all()
     assert (value > -1e-6).all()
+
+
+def test_a_student_that_rules_out_all_of_the_top():
+    """Its cost is infinite; beside another position the gradient of that one is as it was."""
+    student = jnp.array([[-jnp.inf, -jnp.inf, 0.0], [1.0, 0.0, 0.0]])
+    teacher = jnp.array([[2.0, 1.0, 0.0], [0.0, 1.0, -1.0]])
+    for tail in losses.TAILS:
+        loss = lambda s, t, tail=tail: losses.top_k_kl(s, t, k=2, tail=tail)[0]  # noqa: E731
+        value, slope = jax.value_and_grad(loss)(student, teacher)
+        assert value == jnp.inf and jnp.isfinite(slope).all()
+        alone = jax.grad(loss)(student[1:], teacher[1:])
+        np.testing.assert_allclose(slope[1:], alone / 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_a_term_without_a_share_may_be_infinite(traced):
+    student, surprised = jnp.array([[0.0, 1.0, -jnp.inf]]), jnp.array([[0.0, 1.0, 2.0]])
+
+    def mix(student, teacher, alpha, label):
+        return losses.mixed(student, teacher, None, label, alpha=alpha)[0]
+
+    for alpha, teacher, label, finite in (
+        (0.0, surprised, 1, True),
+        (0.5, surprised, 1, False),
+        (1.0, student, 2, True),
+        (0.5, student, 2, False),
+    ):
+        share = jnp.asarray(alpha) if traced else alpha
+        value, slope = jax.value_and_grad(mix)(student, teacher, share, jnp.array([label]))
+        assert jnp.isfinite(value) == finite and jnp.isfinite(slope).all()
 
 
 @EACH

@@ -13,6 +13,17 @@ from jaxcompress.distill import features, mapping
 @pytest.mark.parametrize(
     ("sizes", "teachers"),
     [
+        *(((3, 12), [0, 6, 11]), ((4, 12), [0, 4, 7, 11]), ((3, 3), [0, 1, 2]), ((1, 5), [4])),
+        *(((4, 2), [0, 0, 1, 1]), ((2, 6), [0, 5]), ((6, 1), [0] * 6)),
+    ],
+)
+def test_uniform(sizes, teachers):
+    assert mapping.uniform(*sizes) == list(enumerate(teachers))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "teachers"),
+    [
         ((4, 12), [2, 5, 8, 11]),  # TinyBERT: layer m learns from 3 m, counted from 1
         ((6, 12), [1, 3, 5, 7, 9, 11]),
         ((3, 3), [0, 1, 2]),
@@ -21,14 +32,15 @@ from jaxcompress.distill import features, mapping
         ((3, 4), [1, 2, 3]),
     ],
 )
-def test_uniform(sizes, teachers):
-    assert mapping.uniform(*sizes) == list(enumerate(teachers))
+def test_strided(sizes, teachers):
+    assert mapping.strided(*sizes) == list(enumerate(teachers))
 
 
+@pytest.mark.parametrize("rule", [mapping.uniform, mapping.strided])
 @pytest.mark.parametrize("students", range(1, 8))
-def test_uniform_ends_at_the_end_and_never_goes_back(students):
+def test_maps_end_at_the_end_and_never_go_back(rule, students):
     for teachers in range(1, 8):
-        pairs = mapping.uniform(students, teachers)
+        pairs = rule(students, teachers)
         assert pairs[-1] == (students - 1, teachers - 1)
         chosen = [teacher for _, teacher in pairs]
         assert chosen == sorted(chosen) and chosen[0] >= 0
