@@ -16,8 +16,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from jaxcompress import check, runs
 from jaxcompress import config as configs
-from jaxcompress import runs
 from jaxcompress.narrowing import Narrowing, narrow, read, relearn
 from jaxcompress.report.curves import curves
 from jaxcompress.report.numbers import spread
@@ -50,6 +50,9 @@ class Config:
 
 def run(config: Config, progress: bool = True) -> list[dict[str, Any]]:
     """One row for each model and measurement while it learns prose."""
+    check.integer("size", config.size, 0, len(config.narrowing.sizes) - 1)
+    for name in config.rows:
+        check.known("rows", name, ("general", *config.narrowing.methods))
     texts = read(config.narrowing)
     sizes = ((0.0, 0.0), config.narrowing.sizes[config.size])
     only = dataclasses.replace(config.narrowing, sizes=sizes[1:])

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -60,7 +61,7 @@ def relearn(
             "validation": jnp.asarray(spaced(texts.rows["prose"]["validation"], config.measured))
         }
         names = [(one.method, one.size, one.seed) for one in group]
-        identity = hashlib.sha256(repr((names, steps, rates, shape)).encode()).hexdigest()[:8]
+        identity = _identity([one.model.params for one in group], names, steps, rates, shape)
         members = [(one, rate) for one in group for rate in rates]
         _, history = fit(
             [one.model for one, _ in members], config, [texts.rows["prose"]["train"]],
@@ -79,3 +80,11 @@ def relearn(
             rows += measurements(history, i * len(rates) + best, config, 0.0)
             found += [label | row for row in rows]
     return found
+
+
+def _identity(params: Any, *settings: Any) -> str:
+    """Known again are runs from the same weights only, however these were made."""
+    content = hashlib.sha256(repr(settings).encode())
+    for leaf in jax.tree.leaves(params):
+        content.update(np.asarray(leaf).tobytes())
+    return content.hexdigest()[:12]

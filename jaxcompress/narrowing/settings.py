@@ -32,7 +32,7 @@ class Narrowing:
       context: tokens of a row.
       batch: rows of a step.
       parts: that a step is cut into, to save memory.
-      together: networks in one `vmap`; left out, all of one shape.
+      together: networks that are trained, and on the device, at a time; left out, all of a shape.
       precision: of the computation; parameters and optimizer stay in float32.
       remat: compute activations twice instead of keeping them.
       teacher_steps: of the general model, half of the rows code and half prose.

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcompress import check, train
+from jaxcompress import check, train, tree
 from jaxcompress.distill import losses
 from jaxcompress.models import Model
 from jaxcompress.narrowing.settings import Narrowing, Texts
@@ -45,8 +45,8 @@ def fit(
     checkpoints: str | Path | None = None,
     name: str = "train",
     progress: bool = True,
-) -> tuple[Any, dict[str, np.ndarray]]:
-    """Trains models of one shape side by side; those of one seed see the same rows.
+) -> tuple[list[Any], dict[str, np.ndarray]]:
+    """Trains models of one shape, `config.together` side by side; those of one seed see the same.
 
     Args:
       models: of one configuration.
@@ -63,10 +63,10 @@ def fit(
       progress: whether to show one.
 
     Returns:
-      Parameters with a leading axis of models, and the history of `population.train`.
+      The parameters of each model, on the host, and the history of `population.train`.
 
     Raises:
-      ValueError: for a batch that the parts and the domains do not divide.
+      ValueError: for `together` below 1, and a batch that the parts and the domains do not divide.
 
     Example:
       >>> from jaxcompress.io import load
@@ -80,22 +80,13 @@ def fit(
     if config.batch % (config.parts * len(rows)):
         expected = f"a multiple of {config.parts} parts times {len(rows)} domains"
         raise check.fail("batch", expected, config.batch)
-    hyper: dict[str, Any] = {"rate": np.array(rates, np.float32)}
-    shared = {"rows": rows, "teacher": teacher.params if teacher is not None else {}}
-    hyper |= jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(models), *leaf.shape)), shared)
+    if config.together is not None:
+        check.integer("together", config.together, 1)
     every = max(1, steps // config.points)
+    warmup = min(max(1, round(_WARMUP * steps)), steps - 1)
     base = train.optimizer(
-        train.OptimizerConfig(rate=1.0, warmup=max(1, round(_WARMUP * steps)), weight_decay=0.0),
-        steps // every * every,
+        train.OptimizerConfig(rate=1.0, warmup=warmup, weight_decay=0.0), steps // every * every
     )
-
-    def optimizer(hyper: Any) -> Any:
-        def update(gradient: Any, state: Any, params: Any) -> Any:
-            # After the whole chain, which is the same as another learning rate.
-            updates, state = base.update(gradient, state, params)
-            return jax.tree.map(lambda leaf: hyper["rate"] * leaf, updates), state
-
-        return base._replace(update=update)
 
     def measure(params: Any, key: Any, hyper: Any) -> dict[str, Any]:
         # In one program, as it is compiled for every shape of a model.
@@ -104,22 +95,42 @@ def fit(
         parts = jnp.split(every, ends[:-1])
         return {name: part.mean() for name, part in zip(measured, parts, strict=True)}
 
+    options: dict[str, Any] = {"steps": steps // every * every, "every": every, "name": name}
+    options |= {"parts": config.parts, "measure": measure, "progress": progress}
     loss = functools.partial(_loss, model, teacher, config, penalty)
-    return population.train(
-        loss,
-        jax.tree.map(lambda *leaves: jnp.stack(leaves), *(one.params for one in models)),
-        optimizer,
-        keys=jax.vmap(jax.random.key)(jnp.array(seeds)),
-        hyper=hyper,
-        steps=steps // every * every,
-        every=every,
-        measure=measure,
-        parts=config.parts,
-        together=config.together,
-        checkpoints=checkpoints,
-        name=name,
-        progress=progress,
-    )
+    shared = {"rows": rows, "teacher": teacher.params if teacher is not None else {}}
+    tool = functools.partial(_at_rate, base)
+    size, found, histories = config.together or len(models), [], []
+    for first in range(0, len(models), size):
+        group = slice(first, first + size)
+        params, history = population.train(
+            loss,
+            tree.stack([one.params for one in models[group]]),
+            tool,
+            keys=jax.vmap(jax.random.key)(jnp.array(seeds[group])),
+            hyper=_repeated(shared, len(models[group])) | {"rate": np.array(rates[group], "f4")},
+            checkpoints=f"{checkpoints}-{first}" if checkpoints and first else checkpoints,
+            **options,
+        )
+        # On the host: there may be many networks, and only those of a group are being trained.
+        found += tree.unstack(jax.device_get(params))
+        histories.append(history)
+    step = {"step": histories[0].pop("step")}
+    joined = {k: np.concatenate([one[k] for one in histories], axis=1) for k in histories[0]}
+    return found, step | joined
+
+
+def _at_rate(base: Any, hyper: Any) -> Any:
+    def update(gradient: Any, state: Any, params: Any) -> Any:
+        # After the whole chain, which is the same as another learning rate.
+        updates, state = base.update(gradient, state, params)
+        return jax.tree.map(lambda leaf: hyper["rate"] * leaf, updates), state
+
+    return base._replace(update=update)
+
+
+def _repeated(shared: Any, count: int) -> Any:
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), shared)
 
 
 def _loss(

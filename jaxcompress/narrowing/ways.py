@@ -80,7 +80,7 @@ def _of_size(
         if "random" in config.methods:
             starts["random", size, seed] = runs.pruned(general, size, key)
         if {"scratch", "distil"} & set(config.methods):
-            fresh = create(cut.config, key=key, tokenizer=cut.tokenizer)
+            fresh = _waiting(create(cut.config, key=key, tokenizer=cut.tokenizer))
             starts |= {("scratch", size, seed): fresh, ("distil", size, seed): fresh}
         if seed in tuned:
             starts["lasso", size, seed] = runs.pruned(tuned[seed].model, size)
@@ -141,7 +141,7 @@ class Runs:
             Gates(neurons=scores.neurons), size[0], scope=config.scope, at_least=1
         )
         width = prune.select(Gates(width=scores.width), size[1])
-        return prune.shrink(model, Gates(neurons=neurons.neurons, width=width.width))
+        return _waiting(prune.shrink(model, Gates(neurons=neurons.neurons, width=width.width)))
 
     def train(
         self,
@@ -177,11 +177,14 @@ class Runs:
                 before = past[name[2]].history[-1]["tokens"] if past else 0.0
                 first = self.before(models[i]) | {"tokens": before}
                 rows_of = [first, *measurements(history, i, self.config, before)]
-                # On the host: there may be many networks, and only one shape is being trained.
-                own = jax.device_get(jax.tree.map(lambda leaf, i=i: leaf[i], params))
-                model = models[i].replace(params=own)
+                model = models[i].replace(params=params[i])
                 found.append(Network(name[0], name[1], name[2], model, tuple(rows_of)))
         return found
+
+
+def _waiting(model: Model) -> Model:
+    """With its parameters on the host, until it is its turn."""
+    return model.replace(params=jax.device_get(model.params))
 
 
 def _sizes(config: Narrowing) -> ModelConfig:

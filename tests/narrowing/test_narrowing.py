@@ -94,20 +94,21 @@ def test_what_is_pruned_is_what_gates_shut(found):
 
 
 def test_side_by_side_is_one_after_the_other(found):
-    """Two rates in one program end where each alone ends."""
+    """Two rates in one program end where each ends that is trained by itself."""
     config, networks = found
     model, rows = networks[0].model, [texts().rows["prose"]["train"]]
 
-    def run(rates):
+    def run(rates, config=config):
         params, _ = fit(
             [model] * len(rates), config, rows, rates=rates, steps=2, seeds=[0] * len(rates),
             measured={"code": jnp.asarray(texts().rows["code"]["test"][:2])}, progress=False,
         )  # fmt: skip
         return params
 
-    both, alone = run([1e-3, 1e-2]), run([1e-2])
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1], b[0], atol=1e-6), both, alone)
-    moved = [jnp.abs(both["embed"]["tokens"][i] - model.params["embed"]["tokens"]) for i in (0, 1)]
+    both = run([1e-3, 1e-2])
+    apart = run([1e-3, 1e-2], dataclasses.replace(config, together=1))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), both, apart)
+    moved = [jnp.abs(one["embed"]["tokens"] - model.params["embed"]["tokens"]) for one in both]
     assert moved[1].max() > 5 * moved[0].max()
 
 
@@ -121,10 +122,11 @@ def test_the_rate_is_chosen_on_validation(found, monkeypatch):
         "prose": np.array([[9.0] * 6, [1.0, 2, 3, 4, 5, 6]]),
         "code": np.ones((2, 6)),
     }
-    seen = {}
+    seen, folders = {}, []
 
-    def fake(models, config, rows, *, rates, steps, seeds, measured, **options):
+    def fake(models, config, rows, *, rates, steps, seeds, measured, checkpoints, **options):
         seen.update(rates=rates, measured=sorted(measured), rows=rows)
+        folders.append(checkpoints)
         return None, history
 
     monkeypatch.setattr(relearning, "fit", fake)
@@ -139,10 +141,20 @@ def test_the_rate_is_chosen_on_validation(found, monkeypatch):
     assert [row["edge"] for row in rows] == [False] * 3 + [True] * 3
     assert rows[0]["prose"] == pair[0].history[-1]["prose"]
     assert (rows[2]["prose"], rows[5]["prose"]) == (2.0, 4.0)
+    # The same weights find their run again; others of the same names and shapes start their own.
+    options = {"steps": 2, "rates": (0.1, 0.2, 0.3), "progress": False}
+    relearn(pair, config, texts(), **options)
+    model = pair[0].model
+    other = model.replace(params=jax.tree.map(lambda leaf: leaf * 1.001, model.params))
+    relearn([dataclasses.replace(pair[0], model=other), pair[1]], config, texts(), **options)
+    assert folders[0] == folders[1] != folders[2]
 
 
 def test_a_llama_directory_goes_the_same_way(tmp_path):
-    """What `paper.yaml` does: bfloat16, remat, parts, uneven layers, one network at a time."""
+    """What `paper.yaml` does: bfloat16, remat, parts, uneven layers, one network at a time.
+
+    With the penalty, and then prose again.
+    """
     torch_models.torch_model("llama-mqa-tied").save_pretrained(tmp_path / "llama")
     words = " ".join(chr(97 + i) * 2 for i in range(VOCAB - 3))
     word_level([words]).save_pretrained(tmp_path / "llama")
@@ -155,15 +167,19 @@ def test_a_llama_directory_goes_the_same_way(tmp_path):
     config = Narrowing(
         teacher=str(tmp_path / "llama"), code=str(code), prose=str(prose), context=8, batch=4,
         parts=2, together=1, precision="bfloat16", remat=True, scope="global", steps=2, points=1,
-        methods=("attribution",), sizes=((0.5, 0.25),), calibration=4, measured=2,
+        methods=("lasso",), sizes=((0.5, 0.25),), calibration=4, measured=2,
         work=str(tmp_path / "work"),
     )  # fmt: skip
-    networks = narrow(config, read(config), progress=False)
-    assert [one.method for one in networks] == ["general", "attribution"]
+    here = read(config)
+    networks = narrow(config, here, progress=False)
+    assert [one.method for one in networks] == ["general", "lasso"]
     assert networks[1].model.config.remat and networks[1].model.config.dtype == "bfloat16"
     for one in networks[1:]:
         assert np.isfinite(one.history[-1]["code"])
         assert one.model.params["embed"]["tokens"].dtype == jnp.float32
+        assert isinstance(one.model.params["embed"]["tokens"], np.ndarray)  # on the host
+    rows = relearn(networks[1:2], config, here, steps=1, rates=(1e-3,), progress=False)
+    assert len(rows) == 2 and all(np.isfinite(row["prose"]) for row in rows)
 
 
 def test_bad_settings(work):
