@@ -8,7 +8,7 @@ of data can differ from member to member.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -101,7 +101,7 @@ def objective(
 
 
 def evaluate(
-    apply: Apply, parity: data.Parity, size: int
+    apply: Apply, parity: data.Parity, size: int, tasks: Sequence[int] | None = None
 ) -> Callable[[Any, Any, Any], dict[str, Any]]:
     """Loss and accuracy of every task on fresh examples, for `train.population`.
 
@@ -109,6 +109,7 @@ def evaluate(
       apply: forward of the network.
       parity: the tasks.
       size: examples of each task.
+      tasks: numbers of those that are measured; by default all.
 
     Returns:
       `measure(params, key, hyper)`, a dict of `test_loss` (task,) in nats and `accuracy` (task,).
@@ -122,9 +123,12 @@ def evaluate(
       0.6931
     """
     check.integer("size", size, 1)
+    chosen = range(len(parity.codes)) if tasks is None else tasks
+    for task in chosen:
+        check.integer("tasks", task, 0, len(parity.codes) - 1)
 
     def measure(params: Any, key: Any, hyper: Mapping[str, Any]) -> dict[str, Any]:
-        task = jnp.repeat(jnp.arange(len(parity.codes)), size)
+        task = jnp.repeat(jnp.asarray(chosen), size)
         batch = data.sample(parity, key, task)
         logits = apply(params, data.inputs(parity, batch), gates=_gates(hyper)).logits
         right = (logits[:, 1] > logits[:, 0]) == (batch.label == 1)

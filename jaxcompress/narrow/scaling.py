@@ -6,18 +6,28 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import special, stats
 
 from jaxcompress import check
 
-__all__ = ["Exponent", "power_law", "reached", "theory", "wilson"]
+__all__ = [
+    "Exponent",
+    "endless",
+    "finite",
+    "power_law",
+    "reached",
+    "theory",
+    "wilson",
+    "window",
+]
 
 
 class Exponent(NamedTuple):
     """Of y ~ x^-value.
 
     Attributes:
-      value: the exponent, positive where y falls.
-      low: lower end of the 95 % bootstrap interval.
+      value: the exponent, positive where y falls; the mean over runs.
+      low: lower end of its 95 % interval, by Student's t over the runs; NaN of a single run.
       high: upper end.
     """
 
@@ -54,37 +64,113 @@ def wilson(successes: int, count: int, *, z: float = 1.959964) -> tuple[float, f
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def power_law(x: Any, y: Any, *, samples: int = 2000, seed: int = 0) -> Exponent:
-    """Exponent of y ~ x^-a: least squares of the logarithms, with a bootstrap over the points.
+def power_law(x: Any, y: Any, run: Any = None) -> Exponent:
+    """Exponent of y ~ x^-a: least squares of the logarithms in each run, then the mean over runs.
+
+    Points of one run follow each other and say little more than one point does, so that only whole
+    runs count as independent.
 
     Args:
       x: (point,) positive.
       y: (point,) positive.
-      samples: of the bootstrap; points are drawn with replacement.
-      seed: of the bootstrap.
+      run: (point,) which run a point is of; by default all are of one.
 
     Raises:
-      ValueError: for numbers that are not positive, or fewer than three different x.
+      ValueError: for numbers that are not positive, or a run of fewer than three different x.
 
     Example:
-      >>> x = np.array([1.0, 2.0, 4.0, 8.0])
-      >>> round(power_law(x, 3 * x**-0.5).value, 6)
-      0.5
+      >>> x, y = [1, 2, 4, 1, 2, 4], [16, 8, 4, 4, 2, 1]
+      >>> round(power_law(x, y, [0, 0, 0, 1, 1, 1]).value, 6)
+      1.0
     """
     x, y = np.asarray(x, float).reshape(-1), np.asarray(y, float).reshape(-1)
-    check.shape("y", y, [x.shape], "(point,)")
+    run = np.zeros(x.shape, int) if run is None else np.asarray(run)
+    for name, values in (("y", y), ("run", run)):
+        check.shape(name, values, [x.shape], "(point,)")
     for name, values in (("x", x), ("y", y)):
         if not (np.isfinite(values).all() and (values > 0).all()):
             raise check.fail(name, "positive numbers", values.tolist())
-    if len(np.unique(x)) < 3:
-        raise check.fail("x", "at least three different points", np.unique(x).tolist())
-    a, b = np.log(x), np.log(y)
-    rows = np.random.default_rng(seed).integers(0, len(x), (samples, len(x)))
-    # A draw of one x only has no slope.
-    rows = rows[a[rows].std(axis=1) > 0]
-    low, high = np.quantile(_slopes(a[rows], b[rows]), [0.025, 0.975])
-    value = _slopes(a[None], b[None])[0]
-    return Exponent(-float(value), -float(high), -float(low))
+    found = []
+    for one in np.unique(run):
+        a, b = np.log(x[run == one]), np.log(y[run == one])
+        if len(np.unique(a)) < 3:
+            got = np.unique(x[run == one]).tolist()
+            raise check.fail("x", "at least three different points of a run", got)
+        found.append(-np.polyfit(a, b, 1)[0])
+    value, count = float(np.mean(found)), len(found)
+    if count < 2:
+        return Exponent(value, math.nan, math.nan)
+    half = float(stats.t.ppf(0.975, count - 1) * np.std(found, ddof=1) / math.sqrt(count))
+    return Exponent(value, value - half, value + half)
+
+
+def window(steps: Any, learned: Any, low: int, high: int, *, points: int = 20) -> np.ndarray:
+    """Which points of a curve count for a fit: evenly on a logarithmic axis, inside a window.
+
+    The window is one of content, so that curves of any speed are fitted over the same tasks.
+
+    Args:
+      steps: (time,) rising.
+      learned: (time,) tasks that are learned by then.
+      low: the first point has at least so many.
+      high: the last point is before more than so many.
+      points: at most.
+
+    Returns:
+      Numbers of the points, rising; none if the window is empty.
+
+    Example:
+      >>> window([10, 20, 30, 40, 50, 60], [0, 1, 2, 2, 3, 4], 1, 3).tolist()
+      [1, 2, 3, 4]
+    """
+    steps, learned = np.asarray(steps, float), np.asarray(learned)
+    check.shape("learned", learned, [steps.shape], "(time,)")
+    past = np.flatnonzero(learned > high)
+    inside = np.arange(len(steps))[: past[0] if len(past) else None]
+    enough = np.flatnonzero(learned >= low)
+    inside = inside[enough[0] :] if len(enough) else inside[:0]
+    if len(inside) <= points:
+        return inside
+    wanted = np.geomspace(steps[inside[0]], steps[inside[-1]], points)
+    return np.unique(inside[np.abs(steps[inside, None] - wanted).argmin(axis=0)])
+
+
+def endless(loss: Any, tasks: int, alpha: float) -> np.ndarray:
+    """The mean loss if there were no last task: those that are absent cost one bit each.
+
+    With K tasks the loss falls as n^-alpha - K^-alpha, steeper than n^-alpha from the first tasks
+    on; this puts K^-alpha back.
+
+    Args:
+      loss: (...) mean over `tasks` tasks by their frequencies, in bits.
+      tasks: how many there are.
+      alpha: their Zipf exponent, less 1.
+
+    Example:
+      >>> loss = finite([4.0, 8.0, 16.0], tasks=20, alpha=0.4)
+      >>> [round(float(x), 3) for x in endless(loss, 20, 0.4) / endless(loss, 20, 0.4)[0]]
+      [1.0, 0.776, 0.595]
+    """
+    absent = special.zeta(1 + alpha, tasks + 1)
+    whole = special.zeta(1 + alpha)
+    return np.asarray((np.asarray(loss, float) * (whole - absent) + absent) / whole)
+
+
+def finite(learned: Any, tasks: int, alpha: float) -> np.ndarray:
+    """The mean loss in bits that theory expects with so many of the tasks learned, none in part.
+
+    Args:
+      learned: (...) the most frequent so many; may be fractions.
+      tasks: how many there are.
+      alpha: their Zipf exponent, less 1.
+
+    Example:
+      >>> finite([0, 1, 2], tasks=2, alpha=0.0 + 1).round(2).tolist()  # weights 1 and 1/4
+      [1.0, 0.2, 0.0]
+    """
+    left = special.zeta(1 + alpha, np.asarray(learned, float) + 1)
+    absent = special.zeta(1 + alpha, tasks + 1)
+    return np.asarray((left - absent) / (special.zeta(1 + alpha) - absent))
 
 
 def reached(steps: Any, values: Any, threshold: float) -> np.ndarray:
@@ -120,9 +206,3 @@ def theory(alpha: float) -> dict[str, float]:
     Reference: Michaud et al. 2023 (arXiv 2303.13506), section 2.
     """
     return {"parameters": alpha, "data": alpha / (1 + alpha), "steps": alpha / (1 + alpha)}
-
-
-def _slopes(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Slopes of rows of points."""
-    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
-    return (a * b).sum(axis=1) / (a * a).sum(axis=1)

@@ -11,12 +11,15 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.ticker import LogLocator
 
-from jaxcompress.narrow.scaling import power_law, theory
+from jaxcompress.narrow.scaling import endless, finite, power_law, theory, window
 from jaxcompress.report.drawing import INK, SIZE, canvas, message, png, tidy
 from jaxcompress.report.numbers import NA
 from jaxcompress.report.sections import Section
 
-__all__ = ["emergence", "exponents", "scaling"]
+__all__ = ["FIRST", "emergence", "exponents", "scaling"]
+
+FIRST = 3
+"""Learned tasks from which on a curve over steps is fitted."""
 
 _UNITS = {"data": "examples in the data set", "steps": "steps on fresh examples"}
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -26,14 +29,16 @@ def scaling(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Loss against what was scaled, both logarithmic, one panel each.
 
     Args:
-      rows: with `by` (what was scaled, a panel), `alpha` (a line), `x` and `loss` in bits; points
-        of one x are repeats: the line runs through their mean.
+      rows: with `by` (what was scaled, a panel), `alpha` (a line), `tasks`, `x` and `loss` in bits;
+        points of one x are repeats: the line runs through their mean, and a dashed one through that
+        of `narrow.scaling.endless`.
 
     Returns:
       A PNG; a line of text if there are no rows.
 
     Example:
-      >>> rows = [{"by": "data", "alpha": 0.4, "x": x, "loss": 1 / x} for x in (1, 10)]
+      >>> row = {"by": "data", "alpha": 0.4, "tasks": 9}
+      >>> rows = [row | {"x": x, "loss": 1 / x} for x in (1, 10)]
       >>> scaling(rows)[1:4]
       b'PNG'
     """
@@ -48,6 +53,8 @@ def scaling(rows: Sequence[Mapping[str, Any]]) -> bytes:
             colour, places = _COLOURS[i % len(_COLOURS)], sorted({row["x"] for row in chosen})
             means = [np.mean([row["loss"] for row in chosen if row["x"] == x]) for x in places]
             axes.plot(places, means, color=colour, linewidth=1.4, label=f"alpha {alpha}")
+            whole = endless(means, chosen[0]["tasks"], alpha) if chosen else means
+            axes.plot(places, whole, color=colour, linewidth=1.0, linestyle="--")
             if len(places) <= 40:
                 points = [(row["x"], row["loss"]) for row in chosen]
                 axes.scatter(*np.array(points).T, s=10, color=colour, linewidths=0)
@@ -121,36 +128,96 @@ def exponents(
     rows: Sequence[Mapping[str, Any]],
     recorded: Mapping[str, Mapping[float, float]],
     *,
-    fitted: tuple[Any, Any],
     below: float,
 ) -> Section:
     """Fitted exponents of the loss beside theory and what others recorded.
 
+    The fit in steps is over the points from `FIRST` learned tasks to a quarter of them. Of so few
+    tasks as there are, theory expects a steeper fall there than of endlessly many; so both are told
+    and, beside the loss as it is, that with the absent tasks put back.
+
     Args:
-      rows: as for `scaling`; `by` is `parameters`, `data` or `steps`, and others are passed over.
-      recorded: by what was scaled and alpha.
-      fitted: lowest and highest step that count for the fit in steps.
+      rows: of `train.quanta.train_quanta`.
+      recorded: by what was scaled and alpha; `emergence` is of the steps by frequency.
       below: bits of loss below which a point counts for the fit in data.
 
     Example:
-      >>> rows = [{"by": "data", "alpha": 0.4, "x": x, "loss": x**-0.5} for x in (2.0, 4.0, 8.0)]
-      >>> exponents(rows, {}, fitted=(1, 9), below=0.95).rows[1][:4:3]
-      ('data, alpha 0.4', '0.286')
+      >>> rows = [{"by": "data", "alpha": 0.4, "seed": seed, "tasks": 500, "x": x, "loss": x**-0.5}
+      ...         for seed in (0, 1) for x in (2.0, 4.0, 8.0)]
+      >>> exponents(rows, {}, below=0.95).rows[1][:3]
+      ('data, alpha 0.4', '0.500', '0.500 to 0.500')
     """
     cells = []
     for alpha in dict.fromkeys(row["alpha"] for row in rows):
-        for kind, expected in theory(alpha).items():
+        for kind, endless_tasks in theory(alpha).items():
             chosen = [row for row in rows if row["by"] == kind and row["alpha"] == alpha]
+            expected = NA
             if kind == "steps":
-                chosen = [row for row in chosen if fitted[0] <= row["x"] <= fitted[1]]
+                chosen = _inside(chosen)
+                if chosen:
+                    expected = f"{_of_so_few(alpha, chosen[0]['tasks']):.3f}"
             elif kind == "data":
                 chosen = [row for row in chosen if 0 < row["loss"] < below]
-            text = (NA, NA)
-            if len({row["x"] for row in chosen}) > 2:
-                found = power_law(*([row[name] for row in chosen] for name in ("x", "loss")))
-                text = f"{found.value:.3f}", f"{found.low:.3f} to {found.high:.3f}"
+            whole = [
+                {**row, "loss": float(endless(row["loss"], row["tasks"], alpha))} for row in chosen
+            ]
             past = recorded.get(kind, {}).get(alpha)
-            other = NA if past is None else f"{past:.3f}"
-            cells.append((f"{kind}, alpha {alpha}", *text, f"{expected:.3f}", other))
-    columns = ("exponent in", "measured", "95 % interval", "theory", "recorded, 500 tasks")
-    return Section(columns, tuple(cells))
+            cells.append(
+                (f"{kind}, alpha {alpha}", *_fit(chosen), expected, *_fit(whole),
+                 f"{endless_tasks:.3f}", NA if past is None else f"{past:.3f}")
+            )  # fmt: skip
+        cells += _emergence(rows, alpha, recorded)
+    columns = (
+        "exponent in", "measured", "95 % interval", "expected of so few tasks",
+        "with the absent tasks", "95 % interval", "theory", "recorded, 500 tasks",
+    )  # fmt: skip
+    note = (
+        "Fitted in each run: mean and Student's t over the runs. In steps: from "
+        f"{FIRST} tasks below 0.1 bit to a quarter of all. With the absent tasks: as if there were "
+        "no last task, and those that are not there cost one bit each."
+    )
+    return Section(columns, tuple(cells), note)
+
+
+def _inside(rows: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The points of each curve that count for its fit."""
+    found = []
+    for seed in dict.fromkeys(row["seed"] for row in rows):
+        curve = sorted((row for row in rows if row["seed"] == seed), key=lambda row: row["x"])
+        steps, learned = ([row[name] for row in curve] for name in ("x", "learned"))
+        found += [curve[i] for i in window(steps, learned, FIRST, curve[0]["tasks"] // 4)]
+    return found
+
+
+def _of_so_few(alpha: float, tasks: int) -> float:
+    """The exponent in steps that theory expects in the window of the fit."""
+    learned = np.geomspace(FIRST, max(tasks // 4, FIRST + 1), 20)
+    return power_law(learned ** (1 + alpha), finite(learned, tasks, alpha)).value
+
+
+def _fit(rows: Sequence[Mapping[str, Any]], y: str = "loss") -> tuple[str, str]:
+    """The exponent and its interval, over the runs that have three points."""
+    points: dict[Any, set[float]] = {}
+    for row in rows:
+        points.setdefault(row["seed"], set()).add(row["x"])
+    chosen = [row for row in rows if len(points[row["seed"]]) > 2]
+    if not chosen:
+        return NA, NA
+    found = power_law(*([row[name] for row in chosen] for name in ("x", y, "seed")))
+    ends = f"{found.low:.3f} to {found.high:.3f}" if np.isfinite(found.low) else NA
+    return f"{found.value:.3f}", ends
+
+
+def _emergence(
+    rows: Sequence[Mapping[str, Any]], alpha: float, recorded: Mapping[str, Mapping[float, float]]
+) -> list[tuple[str, ...]]:
+    """How the steps until a task is learned fall with its frequency: the most frequent quarter."""
+    chosen = [
+        {**row, "x": row["frequency"]}
+        for row in rows
+        if row["by"] == "task" and row["alpha"] == alpha and np.isfinite(row["step"])
+        and row["x"] < max(row["tasks"] // 4, FIRST)
+    ]  # fmt: skip
+    past = recorded.get("emergence", {}).get(alpha)
+    name, other = f"steps to 0.1 bit by frequency, alpha {alpha}", NA if past is None else str(past)
+    return [(name, *_fit(chosen, "step"), NA, NA, NA, "1", other)] if chosen else []

@@ -12,12 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxcompress import check
 from jaxcompress.data.parity import Parity
 from jaxcompress.models import mlp
 from jaxcompress.narrow.parity import evaluate, narrower, objective
 from jaxcompress.train import population
 
 __all__ = ["initial", "measuring", "train"]
+
+_HYPER = ("gates", "weights", "penalty", "examples", "data", "plan", "rate")
 
 
 def initial(shape: mlp.MLPConfig, keys: Any, widths: Any = None) -> tuple[Any, Any]:
@@ -28,14 +31,20 @@ def initial(shape: mlp.MLPConfig, keys: Any, widths: Any = None) -> tuple[Any, A
       keys: (member,) typed PRNG keys.
       widths: (member,) neurons of a hidden layer; by default all.
 
+    Raises:
+      ValueError: for widths below 1 or above that of the shape.
+
     Example:
       >>> keys = jax.random.split(jax.random.key(0), 3)
       >>> params, gates = initial(mlp.MLPConfig(4, 8, 2), keys, [2, 4, 8])
       >>> params["first"]["kernel"].shape, gates.sum(axis=(1, 2)).tolist()
       ((3, 4, 8), [2.0, 4.0, 8.0])
     """
-    widths = jnp.full(len(keys), shape.width) if widths is None else jnp.asarray(widths)
-    return _initial(keys, widths, shape=shape)
+    widths = np.full(len(keys), shape.width) if widths is None else np.asarray(widths)
+    check.shape("widths", widths, [(len(keys),)], "(member,)")
+    for width in widths:
+        check.integer("widths", width, 1, shape.width)
+    return _initial(keys, jnp.asarray(widths), shape=shape)
 
 
 @functools.partial(jax.jit, static_argnames="shape")
@@ -72,12 +81,12 @@ def train(
       steps: updates, a multiple of `every`.
       batch: examples of a step.
       every: steps between points of the history.
-      rate: learning rate.
+      rate: learning rate; `hyper["rate"]`, one for each member, comes before it.
       eps: of Adam.
       parts: of a step, one after the other; see `population.train`.
       params: to start from, with a member axis; by default fresh ones.
-      hyper: with a member axis, what `narrow.parity.objective` reads, and `plan`, a `Curriculum`
-        that makes the weights of every step.
+      hyper: with a member axis, what `narrow.parity.objective` reads, `rate`, and `plan`, a
+        `Curriculum` that makes the weights of every step.
       penalty: of the parameters, weighted by `hyper["penalty"]`.
       stratified: give every task its exact share of the examples, instead of drawing tasks.
       test: fresh examples of each task to measure on at every point; 0 for none.
@@ -89,6 +98,10 @@ def train(
       Parameters and history, as `population.train` does, with (time, member, task) `task_loss` (NaN
       where it was not shown) and `shown`, and, with `test`, `test_loss` and `accuracy`.
 
+    Raises:
+      ValueError: for names in `hyper` that nothing reads, a batch that the parts do not divide, and
+        a stratified part with fewer examples than tasks.
+
     Example:
       >>> from jaxcompress.data.parity import compositional
       >>> parity, keys = compositional(4, 2, 1, [[0], [1]]), jax.random.split(jax.random.key(0), 2)
@@ -97,11 +110,19 @@ def train(
       >>> history["accuracy"].shape, bool((history["accuracy"] > 0.9).all())
       ((1, 2, 2), True)
     """
-    hyper = dict(hyper or {})
+    hyper = {"rate": np.full(len(keys), rate, np.float32)} | dict(hyper or {})
+    for key in hyper:
+        check.known("hyper", key, _HYPER)
+    check.integer("parts", parts, 1)
+    if check.integer("batch", batch, 1) % parts:
+        raise check.fail("batch", f"a multiple of parts ({parts})", batch)
+    if stratified and batch // parts < len(parity.codes):
+        expected = f"at least one example of each of {len(parity.codes)} tasks in every part"
+        raise check.fail("batch", expected, f"{batch} in {parts} parts")
     params, history = population.train(
         _objective(parity, shape, batch // parts, penalty, stratified),
         initial(shape, keys)[0] if params is None else params,
-        _adam(rate, eps=eps),
+        _adam(eps),
         keys=keys,
         steps=steps,
         every=every,
@@ -129,7 +150,9 @@ def _objective(
 
 
 @functools.cache
-def measuring(parity: Parity, shape: mlp.MLPConfig, size: int) -> Callable[[Any, Any, Any], Any]:
+def measuring(
+    parity: Parity, shape: mlp.MLPConfig, size: int, tasks: tuple[int, ...] | None = None
+) -> Callable[[Any, Any, Any], Any]:
     """`narrow.parity.evaluate` of networks of a shape; the same function for equal arguments.
 
     Example:
@@ -140,10 +163,12 @@ def measuring(parity: Parity, shape: mlp.MLPConfig, size: int) -> Callable[[Any,
       >>> measure(mlp.init(shape, jax.random.key(0)), jax.random.key(1), {})["accuracy"].shape
       (2,)
     """
-    return evaluate(functools.partial(mlp.apply, shape), parity, size)
+    return evaluate(functools.partial(mlp.apply, shape), parity, size, tasks)
 
 
-_adam = functools.cache(optax.adam)
+@functools.cache
+def _adam(eps: float) -> Callable[[Any], optax.GradientTransformation]:
+    return lambda hyper: optax.adam(hyper["rate"], eps=eps)
 
 
 def _planned(hyper: dict[str, Any], step: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ from jaxcompress import check, tree
 from jaxcompress.io import checkpoint
 from jaxcompress.train import signals
 
-__all__ = ["MEMBER", "PART", "grid", "train"]
+__all__ = ["MEMBER", "PART", "folder", "grid", "train"]
 
 MEMBER = "member"
 """Mesh axis over which the members are spread."""
@@ -58,6 +59,23 @@ def grid(**axes: Sequence[Any]) -> dict[str, np.ndarray]:
     """
     rows = list(itertools.product(*axes.values()))
     return {name: np.array([row[i] for row in rows]) for i, name in enumerate(axes)}
+
+
+def folder(root: str | Path, settings: Any, name: str) -> Path | None:
+    """Where a part of an experiment keeps its checkpoints: other settings have another folder.
+
+    Args:
+      root: folder for the checkpoints of experiments; empty for none.
+      settings: all that the part depends on, with a `repr` that says it, such as a config.
+      name: of the part.
+
+    Example:
+      >>> first, second = (folder("runs", {"rate": rate}, "broad") for rate in (0.1, 0.2))
+      >>> first.name, first == second, folder("", {}, "broad")
+      ('broad', False, None)
+    """
+    identity = hashlib.sha256(repr(settings).encode()).hexdigest()[:12]
+    return Path(root) / identity / name if root else None
 
 
 def train(
