@@ -6,7 +6,8 @@
 
 Networks learn the parity of a few bits (atoms) and of all of them together (the composite): both
 mixed, the composite alone, at depth 2 and 3, and with the tasks opened in different orders. All
-seeds of a condition are one program. Michaud et al. 2025, section 3.
+conditions and seeds of one shape are one program, as a mixture is two arrays. The composite alone
+gets the steps of the others, all of them full of it. Michaud et al. 2025, section 3.
 """
 
 from __future__ import annotations
@@ -19,17 +20,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcompress import check, runs, tree
 from jaxcompress import config as configs
-from jaxcompress import runs
 from jaxcompress.data import parity as data
-from jaxcompress.data.curriculum import curriculum
+from jaxcompress.data.curriculum import mixed, several
 from jaxcompress.models import MLPConfig
 from jaxcompress.narrow.parity import BIT
-from jaxcompress.narrow.scaling import reached, wilson
+from jaxcompress.narrow.scaling import reached
 from jaxcompress.report.curves import curves
 from jaxcompress.report.page import publish
-from jaxcompress.report.sections import Section
+from jaxcompress.report.skills import converged
 from jaxcompress.train.parity import train
+from jaxcompress.train.population import folder
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDED = {
@@ -51,9 +53,10 @@ class Config:
       width: neurons of a hidden layer; wide means as many parameters at depth 2 as at depth 3.
       steps: updates.
       batch: examples of a step, in all conditions.
-      parts: of a step, one after the other; `every`: steps between points of the curves.
-      rate: learning rate of Adam.
+      parts: of a step, one after the other; `every`: steps between points; `rate`: of Adam.
       curricula: kinds from `data.curriculum` besides mixed.
+      frequencies: of the atoms and the composite, for `by_frequency`, which is to be compared with
+        `unequal shares`: the same, all open from the start.
       opening: share of the steps in which the tasks of a curriculum open.
       converged: bits of loss on the composite below which a run counts.
       seeds: of each condition.
@@ -70,7 +73,8 @@ class Config:
     parts: int = 10
     every: int = 500
     rate: float = 1e-3
-    curricula: tuple[str, ...] = ("easy_first", "hard_first")
+    curricula: tuple[str, ...] = ("easy_first", "hard_first", "by_frequency")
+    frequencies: tuple[float, ...] = (5.0, 4.0, 3.0, 2.0, 2.0)
     opening: float = 0.25
     converged: float = 0.1
     seeds: int = 40
@@ -80,70 +84,64 @@ class Config:
 
 def run(config: Config, progress: bool = True) -> list[dict[str, Any]]:
     """One row for each condition, seed and time: the lowest losses so far, in bits."""
-    whole, inputs = list(range(config.atoms)), config.atoms + config.bits
-    wide = round(config.width * (inputs + config.width + 4) / (inputs + 3))
-    broad, plain, rows = [[i] for i in whole] + [whole], (config.width, 3, "mixed"), []
-    conditions = {
-        "broad": (broad, *plain),
-        "composite only": ([whole], *plain),
-        "depth 2": (broad, config.width, 2, "mixed"),
-        "depth 2, wide": (broad, wide, 2, "mixed"),
-        **{kind: (broad, config.width, 3, kind) for kind in config.curricula},
+    if not 0 <= config.opening <= 1:
+        raise check.fail("opening", "a share in [0, 1]", config.opening)
+    whole, rows = list(range(config.atoms)), []
+    codes = [*([i] for i in whole), whole]
+    parity = data.compositional(config.bits, config.atoms, config.size, codes)
+    wide = round(config.width * (parity.inputs + config.width + 4) / (parity.inputs + 3))
+    last, seeds = np.arange(config.atoms + 1) == config.atoms, config.seeds
+    opening = {"steps": int(config.opening * config.steps), "frequencies": config.frequencies}
+    plans = {"broad": mixed(parity.difficulty)}
+    plans["composite only"] = plans["broad"].only(last)
+    plans |= several(config.curricula, parity.difficulty, **opening)
+    shapes = {
+        "depth 3": (MLPConfig(parity.inputs, config.width, 3), plans),
+        "depth 2": (MLPConfig(parity.inputs, config.width, 2), {"depth 2": plans["broad"]}),
+        "wide": (MLPConfig(parity.inputs, wide, 2), {"depth 2, wide": plans["broad"]}),
     }
-    for name, (codes, width, depth, kind) in conditions.items():
-        parity = data.compositional(config.bits, config.atoms, config.size, codes)
-        plan = curriculum(kind, parity.difficulty, steps=int(config.opening * config.steps))
+    for name, (shape, some) in shapes.items():
+        keys = jnp.tile(jax.random.split(jax.random.key(0), seeds), len(some))
+        members = tree.stack([plan for plan in some.values() for _ in range(seeds)])
         _, history = train(
-            parity, MLPConfig(parity.inputs, width, depth),
-            keys=jax.random.split(jax.random.key(0), config.seeds),
-            hyper={"plan": jax.tree.map(lambda leaf: jnp.stack([leaf] * config.seeds), plan)},
-            steps=config.steps, batch=config.batch, every=config.every, rate=config.rate,
-            parts=config.parts, name=name, progress=progress,
-            checkpoints=Path(config.checkpoints) / name if config.checkpoints else None,
+            parity, shape, keys=keys, hyper={"plan": members}, steps=config.steps,
+            batch=config.batch, every=config.every, rate=config.rate, parts=config.parts, name=name,
+            checkpoints=folder(config.checkpoints, config, name), progress=progress,
         )  # fmt: skip
         losses = np.where(history["shown"] > 0, history["task_loss"] / BIT, 1.0)
         losses = np.minimum.accumulate(losses, axis=0)
         first = reached(history["step"], losses[..., -1], config.converged) * config.batch
-        for step, by_seed in zip(history["step"].tolist(), losses, strict=True):
-            for seed, loss in enumerate(by_seed):
-                row = {"condition": name, "seed": seed, "samples": step * config.batch}
-                row |= {"composite": float(loss[-1]), "reached": float(first[seed])}
-                rows.append(row | ({"atoms": float(loss[:-1].mean())} if len(codes) > 1 else {}))
+        for (time, member), loss in np.ndenumerate(losses[..., -1]):
+            condition = list(some)[member // seeds].replace("_", " ")
+            row = {"condition": condition, "seed": member % seeds, "composite": float(loss)}
+            row |= {"samples": int(history["step"][time]) * config.batch}
+            row |= {"reached": float(first[member])}
+            if condition != "composite only":
+                row["atoms"] = float(losses[time, member, :-1].mean())
+            rows.append(row)
     return rows
-
-
-def summary(rows: list[dict[str, Any]]) -> Section:
-    """Share of seeds that converged, and after how many samples."""
-    last, cells = max(row["samples"] for row in rows), []
-    for name in dict.fromkeys(row["condition"] for row in rows):
-        found = [r for r in rows if r["condition"] == name and r["samples"] == last]
-        done = [row["reached"] for row in found if np.isfinite(row["reached"])]
-        low, high = wilson(len(done), len(found))
-        share = f"{len(done)}/{len(found)}", f"{low:.0%} to {high:.0%}"
-        median = f"{np.median(done):.1e}" if done else "n/a"
-        cells.append((name, *share, median, RECORDED.get(name, "n/a")))
-    columns = ("condition", "converged", "95 % interval", "samples, median")
-    return Section((*columns, "recorded at 64 bits"), tuple(cells))
 
 
 def main() -> None:
     """Runs, draws, writes the page, prints the table."""
     config = configs.from_args(Config, ROOT / "configs" / "parity_broad" / "default.yaml")
-    folder = runs.start(ROOT / config.run, config, 0, overwrite=True)
+    place = runs.start(ROOT / config.run, config, 0, overwrite=True)
     rows = run(config)
     for row in rows:
-        runs.log(folder, **row)
+        runs.log(place, **row)
     caption = f"Mean over {config.seeds} seeds with the range as a band; lowest loss so far."
-    figures = {}
-    for name in ("composite", "atoms"):
-        png = curves(
-            [row for row in rows if name in row], x="samples", y=name, by="condition",
-            xlabel="samples", ylabel=f"loss on the {name} (bits)",
-        )  # fmt: skip
-        figures[name] = png, f"Loss on the {name} against samples", caption
-    found = {f"Loss on the composite fell below {config.converged} bit": summary(rows)}
+    points = [
+        {**row, "millions": row["samples"] / 1e6, "panel": name, "bits": row[name]}
+        for name in ("composite", "atoms") for row in rows if name in row
+    ]  # fmt: skip
+    png = curves(
+        points, x="millions", y="bits", by="condition", panel="panel", control="composite only",
+        xlabel="samples, millions", ylabel="loss (bits)",
+    )  # fmt: skip
+    figures = {"losses": (png, "Loss on the composite and on the atoms", caption)}
+    found = {f"Loss on the composite fell below {config.converged} bit": converged(rows, RECORDED)}
     title, values = "Is a skill learned by way of its parts?", configs.to_dict(config)
-    print(publish(folder.directory, title, figures=figures, tables=found, config=values))
+    print(publish(place.directory, title, figures=figures, tables=found, config=values))
 
 
 if __name__ == "__main__":

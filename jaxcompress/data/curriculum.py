@@ -6,6 +6,7 @@ A curriculum is two arrays, so a population of networks can have another one eac
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,9 +16,12 @@ from jaxtyping import Array, Float
 
 from jaxcompress import check
 
-__all__ = ["KINDS", "Curriculum", "curriculum"]
+__all__ = ["KINDS", "UNEQUAL", "Curriculum", "curriculum", "mixed", "several"]
 
 KINDS = ("mixed", "easy_first", "hard_first", "by_frequency")
+
+UNEQUAL = "unequal shares"
+"""Name of what `by_frequency` is to be compared with."""
 
 
 @jax.tree_util.register_dataclass
@@ -43,6 +47,25 @@ class Curriculum:
         shown = jnp.where(jnp.asarray(self.opens) <= step, jnp.asarray(self.frequencies), 0.0)
         return shown / shown.sum()
 
+    def only(self, tasks: Any) -> Curriculum:
+        """Some tasks alone: the others never open.
+
+        Args:
+          tasks: (task,) True for those that are shown.
+
+        Raises:
+          ValueError: if none is.
+
+        Example:
+          >>> mixed([1, 2]).only([False, True]).weights(0).tolist()
+          [0.0, 1.0]
+        """
+        tasks = np.asarray(tasks, bool)
+        check.shape("tasks", tasks, [np.shape(self.opens)], "(task,)")
+        if not tasks.any():
+            raise check.fail("tasks", "at least one", "none")
+        return dataclasses.replace(self, opens=jnp.where(tasks, self.opens, jnp.inf))
+
 
 def curriculum(
     kind: str,
@@ -65,7 +88,8 @@ def curriculum(
       The curriculum. At every step the open tasks share the examples by their frequencies.
 
     Raises:
-      ValueError: for an unknown kind, no tasks, or frequencies that are not as many and positive.
+      ValueError: for an unknown kind, no tasks, frequencies that are not as many and positive, and
+        equal ones to open the tasks by.
 
     Example:
       >>> found = curriculum("hard_first", [4, 4, 16], steps=100)
@@ -82,6 +106,44 @@ def curriculum(
     if not (np.isfinite(often).all() and (often > 0).all()):
         raise check.fail("frequencies", "positive numbers", often.tolist())
     ranked = {"easy_first": hard, "hard_first": -hard, "by_frequency": -often}
+    if kind == "by_frequency" and len(np.unique(often)) == 1 < len(often):
+        raise check.fail("frequencies", "different ones, to open the tasks by", often.tolist())
     levels, rank = np.unique(ranked.get(kind, np.zeros(hard.shape)), return_inverse=True)
     opens = (rank * steps / len(levels)).astype(np.float32)
     return Curriculum(jnp.asarray(opens), jnp.asarray(often, jnp.float32))
+
+
+def mixed(difficulty: Any) -> Curriculum:
+    """All tasks from the start, in equal shares.
+
+    Example:
+      >>> mixed([1, 2]).weights(0).tolist()
+      [0.5, 0.5]
+    """
+    return curriculum("mixed", difficulty, steps=0)
+
+
+def several(
+    kinds: Sequence[str], difficulty: Any, *, steps: int, frequencies: Any
+) -> dict[str, Curriculum]:
+    """Curricula by kind, and what they are to be compared with.
+
+    Args:
+      kinds: from `KINDS`.
+      difficulty: as in `curriculum`.
+      steps: likewise.
+      frequencies: of `by_frequency` only, which is preceded by `UNEQUAL`: the same shares, all open
+        from the start.
+
+    Example:
+      >>> found = several(["by_frequency"], [1, 2], steps=10, frequencies=[1, 3])
+      >>> {name: one.weights(0).tolist() for name, one in found.items()}
+      {'unequal shares': [0.25, 0.75], 'by_frequency': [0.0, 1.0]}
+    """
+    found = {}
+    for kind in kinds:
+        often = frequencies if kind == "by_frequency" else None
+        if often is not None:
+            found[UNEQUAL] = curriculum("mixed", difficulty, steps=0, frequencies=often)
+        found[kind] = curriculum(kind, difficulty, steps=steps, frequencies=often)
+    return found

@@ -90,8 +90,9 @@ def _line(
     if not places:
         return
     axes.plot(
-        places, [v.mean() for v in values], label=str(name), linewidth=1.6, markersize=4, **style
-    )
+        places, [v.mean() for v in values], label=str(name), linewidth=1.6, markersize=4,
+        markevery=max(1, len(places) // 12), **style,
+    )  # fmt: skip
     if max(len(v) for v in values) > 1:
         low, high = [v.min() for v in values], [v.max() for v in values]
         axes.fill_between(places, low, high, color=style["color"], alpha=0.15, linewidth=0)

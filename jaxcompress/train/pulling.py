@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcompress import check
 from jaxcompress.data.parity import Parity
 from jaxcompress.models import mlp
 from jaxcompress.narrow import skills
@@ -30,9 +32,12 @@ def pull(
     measured: Sequence[int],
     criterion: str,
     keys: Any,
-    size: int = 500,
+    scored: int = 2000,
+    test: int = 5000,
     recovery: int = 0,
+    batch: int = 5000,
     rate: float = 1e-3,
+    checkpoints: Path | None = None,
     progress: bool = True,
 ) -> dict[str, np.ndarray]:
     """Prunes networks down to one skill, to many numbers of neurons at once.
@@ -45,19 +50,26 @@ def pull(
       shape: of the networks.
       params: with a member axis.
       gates: (member, layer, neuron) of the networks as they are.
-      kept: (choice,) numbers of neurons that stay.
+      kept: (choice,) numbers of neurons that stay, at least one for each hidden layer. Which ones
+        do is a matter of their scores: a layer can be left empty all the same, see `as_rows`.
       task: number of the task to keep.
       measured: numbers of the tasks to measure and recover.
       criterion: from `narrow.parity.CRITERIA`.
       keys: (member,) typed PRNG keys.
-      size: examples of a batch and of a measurement of each task.
+      scored: examples that neurons are scored on.
+      test: fresh examples of each task that accuracies are measured on.
       recovery: steps of Adam.
+      batch: examples of such a step.
       rate: of them.
+      checkpoints: folder with which an interrupted recovery goes on.
       progress: whether to show a progress bar.
 
     Returns:
       `gates` (member, choice, layer, neuron), `pruned` and, with recovery, `recovered`: accuracies
       (member, choice, measured).
+
+    Raises:
+      ValueError: for fewer neurons than layers or more than there are, and unknown tasks.
 
     Example:
       >>> from jaxcompress.data.parity import compositional
@@ -71,25 +83,34 @@ def pull(
 
     Reference: Michaud et al. 2025 (arXiv 2505.15811), section 3.
     """
+    for number in kept:
+        check.integer("kept", number, gates.shape[1], int(np.prod(gates.shape[1:])))
+    for number in measured:
+        check.integer("measured", number, 0, len(parity.codes) - 1)
     choices = _choices(params, gates, keys, jnp.asarray(kept), parity=parity, shape=shape,
-                       task=task, criterion=criterion, size=size)  # fmt: skip
+                       task=task, criterion=criterion, size=scored)  # fmt: skip
     count = len(kept)
     params = jax.tree.map(lambda leaf: jnp.repeat(leaf, count, axis=0), params)
     hyper = {"gates": choices.reshape(-1, *choices.shape[2:])}
     keys = jax.vmap(lambda key: jax.random.split(key, count))(keys).reshape(-1)
-    found = {"gates": np.asarray(choices)}
-    pruned = _accuracy(params, keys, hyper, parity=parity, shape=shape, size=size)
-    found["pruned"] = np.asarray(pruned)[:, list(measured)].reshape(-1, count, len(measured))
+
+    def accuracies(params: Any, tasks: Sequence[int]) -> np.ndarray:
+        found = _accuracy(params, keys, hyper, parity=parity, shape=shape, size=test, tasks=tasks)
+        return np.asarray(found).reshape(-1, count, len(tasks))
+
+    found = {"gates": np.asarray(choices), "pruned": accuracies(params, tuple(measured))}
+    recovered = []
     for other in measured if recovery else ():
-        share = jax.nn.one_hot(other, len(parity.codes))
-        _, history = train(
-            parity, shape, params=params, keys=keys, steps=recovery, every=recovery,
-            batch=size, rate=rate, eps=1e-8, test=size, name=f"recover {parity.names[other]}",
-            hyper=hyper | {"weights": jnp.tile(share[None], (len(keys), 1))}, progress=progress,
+        share, name = jax.nn.one_hot(other, len(parity.codes)), f"recover {parity.names[other]}"
+        trained, _ = train(
+            parity, shape, params=params, keys=keys, steps=recovery, every=recovery, batch=batch,
+            rate=rate, eps=1e-8, name=name, progress=progress,
+            hyper=hyper | {"weights": jnp.tile(share[None], (len(keys), 1))},
+            checkpoints=checkpoints / name if checkpoints else None,
         )  # fmt: skip
-        last = history["accuracy"][-1, :, other].reshape(-1, count, 1)
-        found["recovered"] = np.concatenate([*_so_far(found), last], axis=-1)
-    return found
+        # Free of the mesh that they were trained on.
+        recovered.append(accuracies(jax.device_get(trained), (other,)))
+    return found | ({"recovered": np.concatenate(recovered, axis=-1)} if recovered else {})
 
 
 def as_rows(
@@ -108,20 +129,22 @@ def as_rows(
       **labels: go into every row.
 
     Returns:
-      The rows; `kept` is how many neurons stayed, which a narrow network has fewer of than asked.
+      The rows; `kept` is how many neurons stayed, which a narrow network has fewer of than asked,
+      and `empty` whether a layer has none of them, so that every answer is the same.
 
     Example:
       >>> found = {"gates": np.ones((1, 1, 1, 4)), "pruned": np.array([[[0.75]]])}
-      >>> as_rows(found, {"seed": [7]}, names=["first"])
-      [{'stage': 'pruned', 'seed': 7, 'kept': 4, 'skill': 'first', 'accuracy': 0.75}]
+      >>> [row] = as_rows(found, {"seed": [7]}, names=["first"])
+      >>> row["seed"], row["kept"], row["empty"], row["accuracy"]
+      (7, 4, False, 0.75)
     """
     rows, kept = [], found["gates"].sum(axis=(2, 3)).astype(int)
+    empty = (found["gates"].sum(axis=3) == 0).any(axis=2)
     for stage in (name for name in ("pruned", "recovered") if name in found):
         for (i, j, k), accuracy in np.ndenumerate(found[stage]):
             row = labels | {"stage": stage} | {key: int(of[i]) for key, of in members.items()}
-            rows.append(
-                row | {"kept": int(kept[i, j]), "skill": names[k], "accuracy": float(accuracy)}
-            )
+            row |= {"kept": int(kept[i, j]), "empty": bool(empty[i, j])}
+            rows.append(row | {"skill": names[k], "accuracy": float(accuracy)})
     return rows
 
 
@@ -135,7 +158,8 @@ def locality(
     keys: Any,
     threshold: float = 0.98,
     choices: int = 64,
-    size: int = 500,
+    scored: int = 2000,
+    test: int = 5000,
 ) -> list[dict[str, Any]]:
     """How far two skills live in the same neurons: the fewest that do each one without recovery.
 
@@ -148,7 +172,8 @@ def locality(
       keys: (member,) typed PRNG keys.
       threshold: accuracy at which a skill is there.
       choices: how many numbers of neurons are tried, evenly spread up to all.
-      size: examples of a batch and of a measurement.
+      scored: examples that neurons are scored on.
+      test: fresh examples of each task that accuracies are measured on.
 
     Returns:
       For each member `sizes` of both sets, their `overlap` (Jaccard) and that `chance` of random
@@ -164,12 +189,12 @@ def locality(
       >>> found[0]["sizes"]
       (1, 1)
     """
-    kept = np.unique(np.linspace(1, gates[0].size, choices).astype(int))
+    kept = np.unique(np.linspace(gates.shape[1], gates[0].size, choices).astype(int))
     sets, there = [], np.ones(len(keys), bool)
     for task in tasks:
         found = pull(
             parity, shape, params, gates, kept=kept, task=task, measured=(task,),
-            criterion="ablation", keys=keys, size=size, progress=False,
+            criterion="ablation", keys=keys, scored=scored, test=test, progress=False,
         )  # fmt: skip
         enough = found["pruned"][..., 0] >= threshold
         sets.append(found["gates"][np.arange(len(keys)), enough.argmax(axis=1)] > 0)
@@ -181,10 +206,6 @@ def locality(
             row[name] = float(how(jnp.asarray(pair))[0, 1]) if both else float("nan")
         rows.append(row)
     return rows
-
-
-def _so_far(found: dict[str, np.ndarray]) -> list[np.ndarray]:
-    return [found["recovered"]] if "recovered" in found else []
 
 
 @functools.partial(jax.jit, static_argnames=("parity", "shape", "task", "criterion", "size"))
@@ -212,9 +233,16 @@ def _choices(
     return jax.lax.map(one, (params, gates, keys))
 
 
-@functools.partial(jax.jit, static_argnames=("parity", "shape", "size"))
+@functools.partial(jax.jit, static_argnames=("parity", "shape", "size", "tasks"))
 def _accuracy(
-    params: Any, keys: Any, hyper: Any, *, parity: Parity, shape: mlp.MLPConfig, size: int
+    params: Any,
+    keys: Any,
+    hyper: Any,
+    *,
+    parity: Parity,
+    shape: mlp.MLPConfig,
+    size: int,
+    tasks: tuple[int, ...],
 ) -> jax.Array:
-    measure = measuring(parity, shape, size)
+    measure = measuring(parity, shape, size, tasks)
     return jax.lax.map(lambda row: measure(*row)["accuracy"], (params, keys, hyper), batch_size=16)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcompress.data.curriculum import KINDS, curriculum
+from jaxcompress.data.curriculum import KINDS, curriculum, mixed
 
 HARD, OFTEN = [4, 4, 8, 16], [1.0, 5.0, 2.0, 2.0]
 OPEN = {  # at step 0, after a third, after two thirds
@@ -30,7 +30,7 @@ def test_order(kind):
 
 def test_a_population_of_curricula():
     """Under jit and vmap over kinds, with a traced step."""
-    several = [curriculum(kind, HARD, steps=30) for kind in KINDS]
+    several = [curriculum(kind, HARD, steps=30, frequencies=OFTEN) for kind in KINDS]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *several)
     weights = jax.jit(jax.vmap(lambda one, step: one.weights(step), (0, None)))(stacked, 10)
     expected = jnp.stack([one.weights(10) for one in several])
@@ -44,5 +44,9 @@ def test_bad_input():
         curriculum("mixed", HARD, steps=3, frequencies=[1.0])
     with pytest.raises(ValueError, match="frequencies: expected positive"):
         curriculum("mixed", HARD, steps=3, frequencies=[1.0, 0.0, 1.0, 1.0])
+    with pytest.raises(ValueError, match="frequencies: expected different ones"):
+        curriculum("by_frequency", HARD, steps=3)
+    with pytest.raises(ValueError, match="tasks: expected at least one"):
+        mixed(HARD).only([False] * 4)
     with pytest.raises(ValueError, match="difficulty: expected one finite number"):
         curriculum("mixed", [], steps=3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,12 +13,14 @@ from jaxcompress.data import parity as data
 from jaxcompress.data.curriculum import curriculum
 from jaxcompress.models import MLPConfig
 from jaxcompress.train import parity as lab
-from jaxcompress.train import pulling
+from jaxcompress.train import population, pulling
+from jaxcompress.train.two_skills import Networks, TwoSkills
 
 FAMILY = data.compositional(4, 2, 1, [[0], [1]])
 SHAPE = MLPConfig(FAMILY.inputs, 8, 3)
 KEYS = jax.random.split(jax.random.key(0), 2)
 KEPT = (2, 6, 16)
+TWO = TwoSkills(bits=4, atoms=2, size=1, widths=(8,), kept=(4, 16), steps=100, tuning=100)
 
 
 def train(**options):
@@ -36,7 +40,7 @@ def trained():
 def pulled(trained):
     return pulling.pull(
         FAMILY, SHAPE, *trained[:2], kept=KEPT, task=0, measured=(0, 1), criterion="ablation",
-        keys=KEYS, size=100, recovery=50, rate=0.01, progress=False,
+        keys=KEYS, scored=100, test=100, recovery=50, batch=100, rate=0.01, progress=False,
     )  # fmt: skip
 
 
@@ -60,7 +64,8 @@ def test_accuracies(trained, pulled):
     assert pulled["pruned"].shape == pulled["recovered"].shape == (2, 3, 2)
     np.testing.assert_allclose(pulled["pruned"][:, 2], trained[2]["accuracy"][-1], atol=0.15)
     assert (pulled["pruned"][:, 0].min(axis=1) < 0.9).all()
-    assert pulled["recovered"][:, 1:].mean() >= pulled["pruned"][:, 1:].mean()
+    # Three in four neurons of the first network are gone: what is left can learn the other skill.
+    assert pulled["recovered"][0, 1, 1] > pulled["pruned"][0, 1, 1] + 0.02
     rows = pulling.as_rows(pulled, {"seed": [3, 4]}, names=("a", "b"))
     assert len(rows) == 24
     wanted = {"stage": "recovered", "seed": 4, "kept": 6, "skill": "b"}
@@ -80,11 +85,11 @@ def test_locality_of_disjoint_skills():
     params["first"] = {"kernel": first, "bias": params["first"]["bias"].at[0, :2].set(-1.0)}
     params["hidden"]["kernel"] = hidden
     params["last"] = {"kernel": last, "bias": jnp.array([[4.0, 0.0]])}
-    gates = jnp.ones((1, 2, 8))
-    [found] = pulling.locality(FAMILY, SHAPE, params, gates, tasks=(0, 1), keys=KEYS[:1], size=100)
+    gates, options = jnp.ones((1, 2, 8)), {"keys": KEYS[:1], "scored": 100, "test": 100}
+    [found] = pulling.locality(FAMILY, SHAPE, params, gates, tasks=(0, 1), **options)
     assert found["sizes"] == (2, 2) and found["overlap"] == 0 and found["chance"] > 0
     none = jax.tree.map(jnp.zeros_like, params)
-    [found] = pulling.locality(FAMILY, SHAPE, none, gates, tasks=(0, 1), keys=KEYS[:1], size=100)
+    [found] = pulling.locality(FAMILY, SHAPE, none, gates, tasks=(0, 1), **options)
     assert np.isnan(found["overlap"])
 
 
@@ -106,3 +111,45 @@ def test_a_finite_data_set_is_learned_by_heart():
     )  # fmt: skip
     assert history["loss"][-1, 0] < 0.1 < 0.5 < history["loss"][-1, 1]
     assert history["accuracy"][-1, 0].mean() < 0.7
+
+
+def test_each_member_has_its_rate():
+    """A rate of 0 leaves a network as it was; the other learns."""
+    params, _ = lab.initial(SHAPE, KEYS)
+    hyper = {"rate": np.array([0.0, 0.01], np.float32)}
+    after, _ = train(params=params, hyper=hyper, steps=50)
+    before, after = params["first"]["kernel"], after["first"]["kernel"]
+    np.testing.assert_array_equal(after[0], before[0])
+    assert (after[1] != before[1]).any()
+
+
+def test_an_empty_layer_is_told():
+    gates = np.zeros((1, 2, 2, 3))
+    gates[0, 0, 1, :2], gates[0, 1, :, 0] = 1, 1  # two in the second layer; one in each
+    found = {"gates": gates, "pruned": np.ones((1, 2, 1))}
+    rows = pulling.as_rows(found, {"seed": [0]}, names=["a"])
+    assert [(row["kept"], row["empty"]) for row in rows] == [(2, True), (2, False)]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: lab.initial(SHAPE, KEYS, [0, 4]), r"widths: expected a whole number in \[1, 8\]"),
+        (lambda: lab.initial(SHAPE, KEYS, [8, 16]), "widths: expected a whole number"),
+        (lambda: train(steps=50, batch=1), "batch: expected at least one example of each of 2"),
+        (lambda: train(steps=50, batch=4, parts=4), "batch: expected at least one example of each"),
+        (lambda: train(steps=50, batch=5, parts=2), r"batch: expected a multiple of parts \(2\)"),
+        (lambda: train(steps=50, hyper={"rates": KEYS}), "hyper: .* did you mean 'rate'"),
+        (lambda: Networks(dataclasses.replace(TWO, tuning=50)), "tuning: expected a multiple"),
+        (lambda: Networks(dataclasses.replace(TWO, kept=(1,))), "kept: expected a whole number"),
+        (lambda: Networks(dataclasses.replace(TWO, kept=(17,))), "kept: expected a whole number"),
+        (lambda: Networks(dataclasses.replace(TWO, widths=(0,))), "widths: expected a whole"),
+        (lambda: Networks(dataclasses.replace(TWO, widths=())), "widths: expected at least one"),
+        (lambda: Networks(dataclasses.replace(TWO, atoms=1)), "atoms: expected a whole number"),
+        (lambda: Networks(dataclasses.replace(TWO, size=3)), "size: expected atoms"),
+    ],
+)
+def test_bad_input_is_refused_before_training(call, message, monkeypatch):
+    monkeypatch.setattr(population, "train", None)
+    with pytest.raises(ValueError, match=message):
+        call()
