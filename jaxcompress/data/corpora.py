@@ -26,7 +26,7 @@ SPLITS = ("train", "validation", "test")
 
 # Tests differ from one installation to the next, and tables of characters are no text.
 _LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "encodings"}
-_ALIKE = 0.5  # share of a document's lines that stand in one earlier document
+_ALIKE = 0.5  # share of a document's lines that stand in one longer document
 _SHORT = 12  # characters; shorter lines say nothing about where they come from
 
 
@@ -36,8 +36,10 @@ class Corpus:
 
     Attributes:
       documents: texts by domain and split, such as `documents["code"]["train"]`.
-      skipped: files that were left out, as they are not UTF-8 or not Python.
-      duplicates: documents that were left out, as an earlier one says nearly the same.
+      skipped: files that were left out, as they are not UTF-8, have null characters or, where
+        Python is wanted, are none.
+      duplicates: documents that were left out, as another one, as long or longer, says nearly the
+        same.
     """
 
     documents: Mapping[str, Mapping[str, tuple[str, ...]]]
@@ -191,12 +193,13 @@ def code_and_prose(source: str) -> tuple[str, str]:
 def _texts(
     folder: Path, suffixes: tuple[str, ...], only: Sequence[str] = ()
 ) -> Iterator[tuple[str, str | None]]:
-    """Names and texts in the order of the names, `None` for files that are not UTF-8."""
+    """Names and texts in the order of the names, `None` for what is not UTF-8, or has a null."""
     starts = [folder / name for module in only for name in (module, f"{module}.py")] or [folder]
     for path in sorted({path for start in starts for path in _files(start)}):
         if path == folder or path.suffix.lower() in suffixes:
             try:
                 text = path.read_text(encoding="utf-8-sig")
+                text = None if "\0" in text else text
             except (UnicodeDecodeError, OSError):
                 text = None
             yield path.relative_to(folder).as_posix(), text
@@ -231,21 +234,27 @@ def _split(name: str) -> str:
 
 
 def _distinct(texts: Mapping[str, str]) -> list[str]:
-    """Names of the texts of which no earlier one has half the lines."""
+    """Names of the texts of which no longer one has half the lines; of equal ones the first."""
+    lines = {
+        name: {_line(line) for line in text.splitlines()} - {0} for name, text in texts.items()
+    }
     where: dict[int, list[int]] = {}  # hashes of lines: the documents that they stand in
-    kept = []
-    for name, text in texts.items():
-        lines = {hash_ for hash_ in map(_line, text.splitlines()) if hash_}
+    kept, seen = set[str](), set[str]()
+    # Longest first, so that it is the shorter one whose share counts, wherever it comes.
+    for number, name in enumerate(sorted(texts, key=lambda name: -len(lines[name]))):
+        whole = " ".join(texts[name].split())
         shared: dict[int, int] = {}
-        for line in lines:
+        for line in lines[name]:
             for place in where.get(line, ()):
                 shared[place] = shared.get(place, 0) + 1
-        if lines and max(shared.values(), default=0) >= _ALIKE * len(lines):
+        alike = lines[name] and max(shared.values(), default=0) >= _ALIKE * len(lines[name])
+        if alike or (whole in seen and whole):
             continue
-        for line in lines:
-            where.setdefault(line, []).append(len(kept))
-        kept.append(name)
-    return kept
+        for line in lines[name]:
+            where.setdefault(line, []).append(number)
+        seen.add(whole)
+        kept.add(name)
+    return [name for name in texts if name in kept]
 
 
 def _line(line: str) -> int:

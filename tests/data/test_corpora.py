@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import ast
+import io
+import sysconfig
+import tokenize
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +14,7 @@ from jaxcompress.data import corpora
 from jaxcompress.data.corpora import code_and_prose, directories, standard_library
 from jaxcompress.data.packed import packed_texts
 from jaxcompress.data.text import END, byte_pairs
+from jaxcompress.narrowing import Narrowing, read
 
 SOURCE = '''"""Adds."""
 import os  # the system
@@ -44,14 +49,32 @@ def test_code_without_prose():
     assert prose == "\n\n".join([*texts, "Döc.", "behind a docstring", "Only this."])
 
 
+def bare(source):
+    """The tree of a module without docstrings."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+        if isinstance(node, kinds) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or ([] if isinstance(node, ast.Module) else [ast.Pass()])
+    return ast.dump(tree)
+
+
 def test_the_code_still_means_the_same():
-    """Every module of a package parses to the same tree but for docstrings."""
-    found = standard_library(only=("json", "html"))
-    assert found.skipped == 0
-    for texts in found.documents["code"].values():
-        for text in texts:
-            tree = ast.parse(text)
-            assert ast.get_docstring(tree) is None and "# " not in ast.unparse(tree)[:1]
+    """Every module of two packages parses to the same tree but for docstrings."""
+    root = Path(sysconfig.get_paths()["stdlib"])
+    paths = [path for name in ("json", "html") for path in (root / name).glob("*.py")]
+    assert len(paths) > 5
+    for path in paths:
+        source = path.read_text(encoding="utf-8")
+        code, _ = code_and_prose(source)
+        assert ast.dump(ast.parse(code)) == bare(source)
+        comments = [
+            token.string
+            for token in tokenize.generate_tokens(io.StringIO(code).readline)
+            if token.type == tokenize.COMMENT
+        ]
+        assert comments == []
+    assert standard_library(only=("json", "html")).skipped == 0
 
 
 def test_splits_are_by_file_and_the_same_again(tmp_path):
@@ -84,6 +107,40 @@ def test_what_is_left_out_is_counted(tmp_path):
     (tmp_path / "old.py").write_text("print 1")
     (tmp_path / "new.py").write_text("print(1)")
     assert standard_library(tmp_path).skipped == 1
+
+
+def test_short_lines_and_containment(tmp_path):
+    """Twice the same, in lines too short to count; one inside a longer one that comes later."""
+    lines = [f"the line that has the number {i}" for i in range(40)]
+    texts = {
+        "a": "one\ntwo", "b": "one\n\ntwo ", "c": "\n".join(lines[:6]), "d": "\n".join(lines),
+        "e": "three\nfour",
+    }  # fmt: skip
+    for name, text in texts.items():
+        (tmp_path / f"{name}.txt").write_text(text)
+    (tmp_path / "f.txt").write_bytes(b"\0" * 9)
+    found = directories(prose=tmp_path)
+    kept = sorted(text for texts in found.documents["prose"].values() for text in texts)
+    assert kept == sorted([texts["a"], texts["d"], texts["e"]])
+    assert (found.duplicates, found.skipped) == (2, 1)
+
+
+def test_real_texts(shared_data, tmp_path):
+    """A file that stands alone is cut into documents, all splits are filled, tokens come back."""
+    (tmp_path / "code").mkdir()
+    for name in ("json", "html", "email", "logging"):
+        for path in (Path(sysconfig.get_paths()["stdlib"]) / name).glob("*.py"):
+            (tmp_path / "code" / f"{name}_{path.name}").write_text(path.read_text("utf-8"))
+    config = Narrowing(
+        code=str(tmp_path / "code"), prose=str(shared_data / "text" / "tinystories_val.txt"),
+        vocab=400, context=32, work=str(tmp_path / "work"),
+    )  # fmt: skip
+    found = read(config)
+    assert "prose:" in found.report and "0 undecodable" in found.report
+    for domain in ("code", "prose"):
+        assert all(len(found.rows[domain][split]) for split in corpora.SPLITS)
+    text = found.tokenizer.decode(found.rows["prose"]["train"][:50].reshape(-1))
+    assert "Once upon a time" in text
 
 
 @pytest.mark.parametrize(
