@@ -1,13 +1,15 @@
 """Training of sparse-parity networks against the same training in plain PyTorch, interleaved.
 
     python scripts/bench_parity.py              # about three minutes on 2 cores
+    python scripts/bench_parity.py --seeds 1 8 40    # on a GPU, where PyTorch has one too
     python scripts/bench_parity.py --quick      # a small shape, seconds: that it runs
 
 Compositional sparse parity: 64 bits, 4 atoms of 4 bits and their composite, a ReLU network with two
 hidden layers of 128, 10,000 fresh examples a step (2,000 of each task), Adam, float32. Ours is
 `train.population`: data are made inside the compiled program, a step is cut into parts that fit
 into a cache, and members or parts are spread over devices, one for each core of a CPU. PyTorch
-draws its bits with one call in float32, uses fused Adam and all cores, network after network.
+draws its bits with one call in float32, uses fused Adam and all cores, or the GPU that we have,
+network after network. Where we have a GPU and it has none, nothing is timed.
 Both must compute the same losses over the first steps, from the same weights and examples, or
 nothing is timed. The floor is the time of the matrix products of a step at the rate of a large
 product in XLA on all cores. The last line is one JSON object.
@@ -39,6 +41,17 @@ from jaxcompress.narrow.parity import cross_entropy, objective
 from jaxcompress.train import population
 
 RATE, EPS = 1e-3, 1e-5
+
+
+def torch_device() -> torch.device:
+    """The kind of device that JAX has, so that a GPU is compared with a GPU."""
+    if jax.default_backend() == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise SystemExit(
+            "JAX has a GPU and PyTorch has none: not timed; install a CUDA build of it"
+        )
+    return torch.device("cuda")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,31 +98,34 @@ class Torch:
     """The same networks one after the other."""
 
     def __init__(self, args: Args, parity: data.Parity, params: Any) -> None:
-        self.args, self.parity = args, parity
+        self.args, self.parity, self.device = args, parity, torch_device()
         count = len(jax.tree.leaves(params)[0])
-        self.networks = [network(jax.tree.map(lambda x, i=i: x[i], params)) for i in range(count)]
+        some = [network(jax.tree.map(lambda x, i=i: x[i], params)) for i in range(count)]
+        self.networks = [one.to(self.device) for one in some]
         self.tools = [
             torch.optim.Adam(one.parameters(), RATE, eps=EPS, fused=True) for one in self.networks
         ]
         task = np.repeat(np.arange(len(parity.codes)), args.batch // len(parity.codes))
-        self.control = torch.tensor(parity.control[task])
-        self.counted = torch.tensor(parity.counted[task].astype(np.float32))
+        self.control = torch.tensor(parity.control[task], device=self.device)
+        self.counted = torch.tensor(parity.counted[task].astype(np.float32), device=self.device)
 
     def __call__(self) -> None:
         for one, tool in zip(self.networks, self.tools, strict=True):
             for _ in range(self.args.steps):
                 shape = (self.args.batch, self.parity.bits)
-                bits = torch.randint(0, 2, shape, dtype=torch.float32)
+                bits = torch.randint(0, 2, shape, dtype=torch.float32, device=self.device)
                 label = ((bits * self.counted).sum(dim=1) % 2).long()
                 self.step(one, tool, torch.cat([self.control, bits], dim=1), label)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
 
     @staticmethod
-    def step(one: Any, tool: Any, x: torch.Tensor, label: torch.Tensor) -> float:
+    def step(one: Any, tool: Any, x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         loss = F.cross_entropy(one(x), label)
         tool.zero_grad()
         loss.backward()
         tool.step()
-        return float(loss.detach())
+        return loss.detach()  # not read, which would wait for the GPU
 
 
 def network(params: Any) -> torch.nn.Sequential:
@@ -149,7 +165,8 @@ def agree(args: Args, parity: data.Parity, steps: int = 5) -> None:
         x = data.inputs(parity, batch)
         params, state, a = step(params, state, x, batch.label)
         there = torch.tensor(np.asarray(x).copy()), torch.tensor(np.asarray(batch.label)).long()
-        b = theirs.step(theirs.networks[0], theirs.tools[0], *there)
+        there = tuple(one.to(theirs.device) for one in there)
+        b = float(theirs.step(theirs.networks[0], theirs.tools[0], *there))
         print(f"losses: {a:.6f} / {b:.6f}", flush=True)
         if not abs(float(a) - b) < 1e-4:
             raise SystemExit("ours and PyTorch compute different losses; not timed")
@@ -207,7 +224,8 @@ def main(args: Args) -> None:
         result[f"samples_per_second_{seeds}"] = round(total / statistics.median(seconds["ours"]))
         rate = round(total / statistics.median(seconds["torch"]))
         result[f"torch_samples_per_second_{seeds}"] = rate
-    print(json.dumps(result | {"device": device, "devices": len(jax.devices())}))
+    where = {"device": device, "devices": len(jax.devices()), "torch_device": torch_device().type}
+    print(json.dumps(result | where))
 
 
 if __name__ == "__main__":
