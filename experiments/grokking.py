@@ -27,6 +27,7 @@ from jaxcompress.narrow.reading import reading
 from jaxcompress.report import addition, addition_tables, lines
 from jaxcompress.report.page import publish
 from jaxcompress.train.addition import Addition, Trained, train_addition
+from jaxcompress.train.population import folder
 
 ROOT = Path(__file__).resolve().parents[1]
 CAPTIONS = {
@@ -50,6 +51,7 @@ class Config:
       sweep_seeds: likewise.
       sweep_steps: updates of each network there.
       together: networks in one vmap there; groups run one after the other. 0 for all.
+      checkpoints: folder with which an interrupted run of these settings goes on; empty: none.
       run: run folder.
     """
 
@@ -62,6 +64,7 @@ class Config:
     sweep_seeds: tuple[int, ...] = (0,)
     sweep_steps: int = 40_000
     together: int = 0
+    checkpoints: str = ""
     run: str = "runs/grokking"
 
 
@@ -73,6 +76,7 @@ def learn(config: Config) -> tuple[Trained, dict[str, np.ndarray]]:
         weight_decays=(config.weight_decay,),
         seeds=(config.seed,),
         snapshots=True,
+        checkpoints=folder(config.checkpoints, config, "trajectory"),
     )
     snapshots = jax.tree.map(lambda leaf: leaf[:, 0], trained.snapshots)
     pairs = modular.table(config.training.p)
@@ -88,6 +92,7 @@ def sweep(config: Config) -> list[dict[str, Any]]:
         weight_decays=config.sweep_weight_decays,
         seeds=config.sweep_seeds,
         together=config.together or None,
+        checkpoints=folder(config.checkpoints, config, "sweep"),
     )
     rows, history = [], trained.history
     for i in range(len(trained.members["seed"])):
@@ -101,14 +106,14 @@ def sweep(config: Config) -> list[dict[str, Any]]:
 def main() -> None:
     """Runs, draws, writes the page, prints the tables."""
     config = configs.from_args(Config, ROOT / "configs" / "grokking" / "default.yaml")
-    folder = runs.start(ROOT / config.run, config, config.seed, overwrite=True)
+    place = runs.start(ROOT / config.run, config, config.seed, overwrite=True)
     (trained, found), p = learn(config), config.training.p
     for i, step in enumerate(trained.history["step"]):
         measured = {name: found[name][i] for name in grokking.MEASURES}
-        runs.log(folder, part="trajectory", step=int(step), **measured)
+        runs.log(place, part="trajectory", step=int(step), **measured)
     rows = sweep(config)
     for row in rows:
-        runs.log(folder, part="sweep", **row)
+        runs.log(place, part="sweep", **row)
     neurons = reading(trained.model.apply, trained.model.params, modular.table(p))
     of = (found["shares"][-1], found["keys"], neurons["neurons"], found["embedding_norms"][-1])
     pngs = {
@@ -121,7 +126,7 @@ def main() -> None:
         "Steps until test loss < 0.1": cells,
     }
     told = publish(
-        folder.directory,
+        place.directory,
         f"Grokking: addition modulo {p}",
         figures={name: (pngs[name], name, caption) for name, caption in CAPTIONS.items()},
         tables=tables,
