@@ -7,8 +7,15 @@ from pathlib import Path
 
 # Before JAX is imported: afterwards these have no effect.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=8",
+        # The programs here are small and many: to compile them fast saves more than to run them
+        # fast, and without its emitters of fused loops XLA takes a third of the time. What users
+        # run is tested by tests/test_optimized.py, which sets the variable.
+        "--xla_cpu_use_fusion_emitters=" + os.environ.get("JAXCOMPRESS_TEST_OPTIMIZED", "false"),
+    ]
 ).strip()
 
 import hypothesis
@@ -22,8 +29,7 @@ REQUIRE_DATA = "JAXCOMPRESS_REQUIRE_DATA"
 # An array that broadcasts by accident is a wrong number, not a convenience.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# The programs here are small and many: to compile them fast saves more than to run them fast.
-jax.config.update("jax_disable_most_optimizations", True)
+jax.config.update("jax_disable_most_optimizations", "fusion_emitters=false" in FLAGS)
 
 # No deadline: the first call compiles. Derandomized: a red test is red again on the next machine.
 hypothesis.settings.register_profile("house", deadline=None, derandomize=True, max_examples=50)
