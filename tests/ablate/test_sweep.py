@@ -32,10 +32,15 @@ CASES = [
     ("llama", "layers", "mean", "none"),
     ("bert", "heads", "mean", "right"),
     ("bert", "layers", "resample", "none"),
+    ("bert", "neurons", "zero", "left"),
     ("distilbert", "mlps", "zero", "left"),
+    ("distilbert", "heads", "mean", "none"),
+    ("distilbert", "attns", "resample", "right"),
     ("research", "heads", "pooled", "none"),
+    ("research", "attns", "zero", "left"),
     ("research", "neurons", "resample", "right"),
     ("uneven", "heads", "mean", "left"),
+    ("uneven", "heads", "resample", "right"),
     ("uneven", "neurons", "zero", "none"),
 ]
 
