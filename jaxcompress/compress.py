@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxcompress import check, circuits, files, prune
 from jaxcompress import config as configs
-from jaxcompress.examples import Data, batches, mean_loss, together
+from jaxcompress.examples import Data, batches, mean_loss, similarity, together, under_gates
+from jaxcompress.io import provenance
 from jaxcompress.io.export import MARKER, Form, save, settled
 from jaxcompress.io.huggingface import load
 from jaxcompress.learned import LearnConfig, learned_scores
@@ -171,7 +173,9 @@ def prune_model(
       overwrite: replace a model that is there.
 
     Returns:
-      `parameters` and `loss` of both models (`None` without data), and what was `kept`.
+      `parameters` and `loss` of both models (`None` without data); for an encoder without a head,
+      whose words have no loss, the mean `similarity` of its embeddings before and after; and what
+      was `kept`, see `io.provenance`.
 
     Raises:
       ValueError: see `load`, `prune_gates` and `io.save`.
@@ -185,21 +189,26 @@ def prune_model(
     """
     files.refuse_nonempty(out, overwrite, marker=MARKER)
     model = load(source)
+    found, loss = None, None
+    if config.data.tasks or config.data.text:
+        found, loss = batches(model, config.data, held_out=True)
     gates = prune_gates(model, config)
     small = prune.shrink(model, gates)
     settled(small.config, config.form)
     record: dict[str, Any] = {
         "teacher": str(source),
         "recipe": configs.to_dict(config),
-        "kept": prune.kept(model, gates),
+        **provenance.carried(source, prune.kept(model, gates)),
         "parameters": {
             "before": prune.parameters(model.config),
             "after": prune.parameters(small.config),
         },
         "loss": None,
     }
-    if config.data.tasks or config.data.text:
-        found, loss = batches(model, config.data, held_out=True)
+    if found is not None and model.config.head == "none":
+        stacked = jax.tree.map(lambda gate: jnp.asarray(gate)[None], gates)
+        record["similarity"] = float(under_gates(model, found, similarity, stacked)[0])
+    elif found is not None:
         losses = {"before": mean_loss(model, found, loss), "after": mean_loss(small, found, loss)}
         if not math.isfinite(losses["after"]):
             raise check.fail("loss after pruning", "a finite number", losses["after"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import json
 import re
 import typing
@@ -22,7 +23,7 @@ import yaml
 
 from jaxcompress import check
 
-__all__ = ["from_args", "from_dict", "load", "to_dict", "to_yaml"]
+__all__ = ["described", "from_args", "from_dict", "load", "to_dict", "to_yaml"]
 
 Config = TypeVar("Config")
 
@@ -131,6 +132,43 @@ def to_yaml(config: Any) -> str:
       'steps: 100\n'
     """
     return yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def described(cls: type) -> str:
+    """The settings that a config has, a line each, for the help of a command.
+
+    Args:
+      cls: a dataclass whose docstring has a line for every attribute.
+
+    Example:
+      >>> @dataclasses.dataclass(frozen=True)
+      ... class Train:
+      ...     '''How to train.
+      ...
+      ...     Attributes:
+      ...       steps: updates.
+      ...     '''
+      ...     steps: int = 100
+      >>> described(Train)
+      'steps=100: updates.'
+    """
+    return "\n".join(_described(cls, from_dict(cls, {}), ""))
+
+
+def _described(cls: type, values: Any, prefix: str) -> list[str]:
+    text = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")[2]
+    about: dict[str, str] = {}
+    for match in re.finditer(r"^  (\w+): ((?:.+\n?)(?:    .+\n?)*)", text, re.MULTILINE):
+        about[match[1]] = " ".join(match[2].split())
+    lines = []
+    for field in _fields(cls):
+        value = getattr(values, field.name)
+        if dataclasses.is_dataclass(value):
+            lines += _described(type(value), value, f"{prefix}{field.name}.")
+        else:
+            plain = json.dumps(value, default=list).replace('"', "")
+            lines.append(f"{prefix}{field.name}={plain}: {about.get(field.name, '')}")
+    return lines
 
 
 def from_args(

@@ -15,7 +15,7 @@ from jaxcompress import check, files, lora, prune, train
 from jaxcompress import config as configs
 from jaxcompress.distill import losses
 from jaxcompress.examples import Data, batches, mean_loss, speaking, together
-from jaxcompress.io import checkpoint, export, peft
+from jaxcompress.io import checkpoint, export, peft, provenance
 from jaxcompress.io.huggingface import load
 from jaxcompress.lora.adapters import Adapter
 from jaxcompress.models import Model
@@ -157,6 +157,7 @@ def distil(
         "student": student,
         "recipe": configs.to_dict(config),
         "loss": {name: nats(model) for name, model in models.items()},
+        **provenance.carried(student),
     }
     export.save(done, out, form=form, overwrite=overwrite, compression=record)
     return record
@@ -252,8 +253,8 @@ def adapt(
     adapter = adapted(model, config)
     done = model.replace(params=lora.merge(model.params, adapter))
     record = {"teacher": source, "recipe": configs.to_dict(config)}
-    record |= {"loss": {"before": nats(model), "after": nats(done)}}
-    peft.save_adapter(model, adapter, out, overwrite=overwrite)
+    record |= {"loss": {"before": nats(model), "after": nats(done)}, **provenance.carried(source)}
+    peft.save_adapter(model, adapter, out, overwrite=overwrite, compression=record)
     if config.merged is not None:
         export.save(done, config.merged, form=form, overwrite=overwrite, compression=record)
     trained = jax.tree.leaves(lora.trainable(adapter))

@@ -47,6 +47,7 @@ LAYERS = {
             "mechanism",
             "narrowing",
             "requirements",
+            "commands",
             "cli",
             "__main__",
         ),
@@ -55,6 +56,8 @@ LAYERS = {
 }
 # The package itself re-exports, so it stands above all and nothing inside imports it.
 ROOT_LAYER = 5
+
+_WAYS_IN = ("__main__", "cli", "commands")
 
 # What layer 2 may know of the models: their shape and their gates; the forward is passed in.
 MODELS_FOR_LAYER_2 = ("models.config", "models.gates")
@@ -287,7 +290,7 @@ def deepest(sources: Sources) -> list[str]:
         return longest if module.endswith("__init__") else (module, *longest)
 
     # The process's ways in are no steps of the structure: nothing below can import them.
-    modules = [module for module in graph if module.split(".")[-1] not in ("__main__", "cli")]
+    modules = [module for module in graph if module.split(".")[-1] not in _WAYS_IN]
     return list(max((below(module) for module in modules), key=len, default=()))
 
 

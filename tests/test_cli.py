@@ -51,7 +51,29 @@ def test_compare(directory: str, tmp_path: Path, capsys: pytest.CaptureFixture[s
     again = [*command, "--out", str(out), "--overwrite", "--require", "agreement=1"]
     assert main([*again, "--require", "overlap=1.5"]) == 3
     assert "at least 1.5 required" in capsys.readouterr().err
-    assert main([*command, "--out", str(out), "--overwrite", "--require", "overlap"]) == 2
+    assert main([*command, "--out", str(out), "--overwrite", "--require", "faithfulness=0.7"]) == 3
+    assert "faithfulness not measured, at least 0.7 required" in capsys.readouterr().err
+    found = json.loads((out / "comparison.json").read_text())["tasks"][0]["faithfulness"]
+    assert found["refused"] == "the teacher cannot do this task"
+    assert "circuit in the student</h3>" in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("required", "message"),
+    [
+        ("overlap", "expected name=number"),
+        ("overlap=nan", "expected name=number"),
+        ("aligment=0.8", "did you mean 'alignment'"),
+    ],
+)
+def test_a_mistyped_requirement_costs_no_comparison(
+    required: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "run"
+    command = ["compare", "builtin:nothing", "builtin:nothing", "--out", str(out)]
+    assert main([*command, "--require", required]) == 2
+    assert message in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_circuit(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -105,6 +127,25 @@ def test_bad_input_is_one_line(
     assert error.startswith("jaxcompress: ")
     assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["prune", "distill", "lora"])
+def test_help_has_every_setting(command: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    words = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for setting in ("data.count=", "data.text=null: a text file,", "seed=0"):
+        assert setting in words
+
+
+@pytest.mark.parametrize("place", ["/dev/null/x", "/proc/nope/x"])
+def test_folders_that_cannot_be_made(
+    directory: str, place: str, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["convert", directory, place]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"jaxcompress: {place}: expected a directory that can be written to")
+    assert error.count("\n") == 1
 
 
 def test_interrupt(

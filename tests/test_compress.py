@@ -9,12 +9,13 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcompress import io, prune
+from jaxcompress import io, prune, tree
 from jaxcompress.cli import main
 from jaxcompress.compress import PruneConfig, prune_gates, prune_model
 from jaxcompress.data import language, text
 from jaxcompress.examples import Data, batches, mean_loss
 from jaxcompress.models import ModelConfig, create
+from tests import families
 from tests.families import randomized
 
 pytestmark = pytest.mark.slow
@@ -70,6 +71,15 @@ def test_what_prune_wrote_is_pruned_again(model, directory, tmp_path, criterion)
     sizes = io.load(tmp_path / "two").config.layer_sizes
     assert sum(size.heads for size in sizes) == 2 and sum(size.neurons for size in sizes) == 3
     assert record["parameters"]["after"] < record["parameters"]["before"]
+    # The indices are those of the model that was whole, and lead to its weights.
+    written = json.loads((tmp_path / "two" / "compression.json").read_text())
+    assert written["whole"] == directory and written["earlier"]["teacher"] == directory
+    small, kept = io.load(tmp_path / "two"), written["kept"]
+    for i, (layer, neurons) in enumerate(zip(kept["layers"], kept["neurons"], strict=True)):
+        up = np.asarray(model.params["blocks"]["mlp"]["up"]["kernel"][layer])
+        blocks = small.params["blocks"]
+        own = tree.index(blocks, i) if small.config.stacked else blocks[str(i)]
+        np.testing.assert_array_equal(own["mlp"]["up"]["kernel"], up[:, neurons])
 
 
 def test_the_folder_is_looked_at_first(directory, tmp_path, monkeypatch):
@@ -77,6 +87,16 @@ def test_the_folder_is_looked_at_first(directory, tmp_path, monkeypatch):
     monkeypatch.setattr("jaxcompress.compress.load", None)
     with pytest.raises(ValueError, match="earlier result with a config.json and a model.safet"):
         prune_model(directory, tmp_path, PruneConfig(data=DATA), overwrite=True)
+
+
+def test_encoders_are_judged_by_their_embeddings(tmp_path):
+    config = families.config("bert", head="none", pooler=False)
+    io.save(create(config, randomized(config)), tmp_path / "encoder", form="native")
+    tokens = np.random.default_rng(0).integers(0, 11, (20, 6)).astype(np.int32)
+    np.savez(tmp_path / "rows.npz", tokens=tokens, lengths=np.full(20, 6))
+    how = PruneConfig(criterion="magnitude", data=Data(text=str(tmp_path / "rows.npz")))
+    record = prune_model(str(tmp_path / "encoder"), tmp_path / "small", how)
+    assert record["loss"] is None and 0 < record["similarity"] < 1 - 1e-4
 
 
 def test_rounds_reach_the_same_share(model):
@@ -102,7 +122,12 @@ def test_the_commands(directory, tmp_path, capsys):
     assert "parameters" in capsys.readouterr().out
     assert main(command) == 2
     assert "--overwrite" in capsys.readouterr().err
+    report = ["--report", str(tmp_path / "report")]
+    assert main(["convert", str(small), str(stock), "--form", "padded", *report]) == 2
+    assert "--report: expected --report-tasks" in capsys.readouterr().err
     assert main(["convert", str(small), str(stock), "--form", "padded"]) == 0
+    record = json.loads((stock / "compression.json").read_text())
+    assert record["kept"] == json.loads((small / "compression.json").read_text())["kept"]
     a, b = io.load(small), io.load(stock)
     tokens = jax.random.randint(jax.random.key(0), (2, 5), 0, a.config.vocab)
     np.testing.assert_allclose(

@@ -80,6 +80,11 @@ def test_an_adapter_learns_and_loads(folder, tmp_path):
     assert record["trained"] == 2 * (8 + 8) + 2 * (8 + 6)
     model = io.load(source)
     adapter = io.load_adapter(model, tmp_path / "adapter")
+    written = json.loads((tmp_path / "adapter" / "compression.json").read_text())
+    assert written["variants"] == ["lora"] and written["recipe"]["rank"] == 2
+    with pytest.warns(UserWarning, match="trained on a base of other values"):
+        halved = jax.tree.map(lambda leaf: leaf / 2, model.params)
+        io.load_adapter(model.replace(params=halved), tmp_path / "adapter")
     merged = io.load(tmp_path / "merged")
     tokens = jax.random.randint(jax.random.key(0), (2, 5), 0, model.config.vocab)
     np.testing.assert_allclose(
@@ -93,7 +98,10 @@ def test_the_commands(folder, tmp_path, capsys):
     teacher, student = str(folder / "teacher"), str(folder / "student")
     few = ["steps=2", "batch=4", "data.tasks=[months]", "data.count=8", "optimizer.warmup=1"]
     assert main(["distill", teacher, student, str(tmp_path / "out"), *few]) == 0
-    assert main(["lora", teacher, str(tmp_path / "adapter"), "rank=2", *few]) == 0
+    report = ["--report", str(tmp_path / "report"), "--report-tasks", "months"]
+    command = ["lora", teacher, str(tmp_path / "adapter"), "rank=2", *few]
+    assert main([*command, *report]) == 0
+    assert (tmp_path / "report" / "report.html").is_file()
     printed = capsys.readouterr().out
     assert "held-out loss, teacher" in printed and "Trained 64 parameters" in printed
     assert main(["lora", teacher, str(tmp_path / "adapter"), *few]) == 2

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxcompress import check
 from jaxcompress.files import atomic_directory
-from jaxcompress.io import hf_config, native, safetensors
+from jaxcompress.io import hf_config, native, provenance, safetensors
 from jaxcompress.io.huggingface import pack
 from jaxcompress.models.build import Model
 from jaxcompress.models.config import ModelConfig
@@ -82,12 +82,12 @@ def save(
     record = None
     if compression is not None:
         version = importlib.metadata.version("jaxcompress")
-        record = _json({"jaxcompress": version, **compression})
+        record = _json({**compression, "jaxcompress": version})
     with atomic_directory(directory, overwrite, marker=MARKER) as temporary:
         (temporary / "config.json").write_text(_json(raw))
         safetensors.write(temporary / "model.safetensors", tensors)
         if record is not None:
-            (temporary / "compression.json").write_text(record)
+            (temporary / provenance.FILE).write_text(record)
         if model.tokenizer is not None:
             model.tokenizer.save_pretrained(temporary)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +17,8 @@ from safetensors import SafetensorError, safe_open
 
 from jaxcompress import check, tree
 from jaxcompress.files import atomic_directory
-from jaxcompress.io import hf_config, hf_names, peft_config, peft_modules, safetensors
+from jaxcompress.io import hf_config, hf_names, peft_config, peft_modules, provenance, safetensors
+from jaxcompress.io.checkpoint import fingerprint
 from jaxcompress.io.peft_modules import Edit
 from jaxcompress.lora.adapters import Adapter
 from jaxcompress.lora.several import combine
@@ -32,9 +36,17 @@ _ENDINGS = {"a": ".lora_A.weight", "b": ".lora_B.weight", "m": ".lora_magnitude_
 
 
 def save_adapter(
-    model: Model, adapter: Adapter, directory: str | Path, *, overwrite: bool = False
+    model: Model,
+    adapter: Adapter,
+    directory: str | Path,
+    *,
+    overwrite: bool = False,
+    compression: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes `adapter_config.json` and `adapter_model.safetensors`, which PEFT loads.
+
+    Beside them `compression.json`, which PEFT does not look at, says of which values the base was
+    and what kind of adapter was trained.
 
     LoRA, rsLoRA and DoRA are written as such, PiSSA as the ordinary LoRA of twice the rank that
     has the same effect on the unchanged base. Modules are named in full, as PEFT would take
@@ -45,6 +57,7 @@ def save_adapter(
       adapter: for its parameters.
       directory: new or empty, unless `overwrite`; it appears whole or not at all.
       overwrite: replace an adapter that is there.
+      compression: what else `compression.json` says, such as the recipe.
 
     Raises:
       ValueError: if the directory is not empty, stock transformers cannot express the model, or the
@@ -62,6 +75,9 @@ def save_adapter(
       True
     """
     expected = manifest(model, adapter)
+    record = {**(compression or {}), "variants": sorted({spec.variant for spec in adapter.specs})}
+    record |= {"base": fingerprint(model.params)}
+    record["jaxcompress"] = importlib.metadata.version("jaxcompress")
     if any(spec.variant == "pissa" for spec in adapter.specs):
         adapter = combine([adapter])
     flat = tree.paths(model.params)
@@ -80,6 +96,9 @@ def save_adapter(
     raw = peft_config.write(ranks, alphas, variant, model.config, model.name)
     with atomic_directory(directory, overwrite, marker=MARKER) as temporary:
         (temporary / _CONFIG).write_text(json.dumps(raw, indent=2, sort_keys=True) + "\n")
+        (temporary / provenance.FILE).write_text(
+            json.dumps(record, indent=1, sort_keys=True) + "\n"
+        )
         safetensors.write(temporary / _FILE, tensors)
         written = sorted(_read(temporary / _FILE))
         if written != expected:
@@ -131,8 +150,9 @@ def manifest(model: Model, adapter: Adapter) -> list[str]:
 def load_adapter(model: Model, directory: str | Path) -> Adapter:
     """Reads an adapter that PEFT or `save_adapter` wrote: LoRA, rsLoRA or DoRA.
 
-    Every tensor is used or refused, and so is every option. Layers that the file leaves out, and
-    ranks that some layers lack, are filled up with zeros, which training leaves at zero.
+    Every tensor is used or refused, and so is every option. A base of other values than those it
+    was trained on, as far as the directory tells, gets a `UserWarning`. Layers that the file leaves
+    out, and ranks that some layers lack, are filled up with zeros, which training leaves at zero.
 
     Args:
       model: the base it was made for.
@@ -155,6 +175,12 @@ def load_adapter(model: Model, directory: str | Path) -> Adapter:
     hf_config.to_hf(model.config)
     directory = Path(directory)
     options = peft_config.read(directory / _CONFIG)
+    base = (provenance.record_of(directory) or {}).get("base")
+    if base is not None and base != fingerprint(model.params):
+        message = (
+            f"{directory}: trained on a base of other values than {model.name or 'this model'}"
+        )
+        warnings.warn(message, stacklevel=2)
     slots, flat = peft_modules.slots(model.config), tree.paths(model.params)
     modules = {slot: peft_modules.names(slot, model.config) for slot in slots}
     known = [module for group in modules.values() for module in group]

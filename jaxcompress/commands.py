@@ -1,0 +1,232 @@
+"""The commands that write a model: `jaxcompress prune | distill | lora | convert`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import tyro
+
+from jaxcompress import check, files, runs, tasks
+from jaxcompress import config as configs
+from jaxcompress import lora as lora_trees
+from jaxcompress.compare import compare
+from jaxcompress.compress import PruneConfig, prune_model
+from jaxcompress.finetune import DistillConfig, LoraConfig, adapt, distil
+from jaxcompress.io import export, peft, provenance
+from jaxcompress.io.huggingface import load
+from jaxcompress.models import Model
+from jaxcompress.report.tables import compare_table
+
+__all__ = ["convert", "distill", "lora", "overrides_of", "prune"]
+
+Positional = tyro.conf.Positional
+
+
+def overrides_of(cls: type, examples: str) -> Any:
+    """The help of a command's overrides: some of them, then all settings with their defaults.
+
+    Args:
+      cls: of the settings.
+      examples: such as `count=32`.
+
+    Example:
+      >>> overrides_of(LoraConfig, "rank=4").help.splitlines()[0]
+      'settings as key=value, such as rank=4. All there are, with their defaults:'
+    """
+    settings = configs.described(cls)
+    start = f"settings as key=value, such as {examples}. All there are, with their defaults:"
+    return tyro.conf.arg(help=f"{start}\n{settings}\n")
+
+
+def prune(
+    model: Positional[str],
+    out: Positional[Path],
+    overrides: Annotated[
+        Positional[tuple[str, ...]],
+        overrides_of(PruneConfig, "criterion=fisher sparsity=0.5 data.tasks=[ioi]"),
+    ] = (),
+    /,
+    *,
+    overwrite: bool = False,
+    config: Path | None = None,
+    quick: bool = False,
+    report: Path | None = None,
+    report_tasks: tuple[str, ...] = (),
+) -> None:
+    """Removes the heads, neurons, blocks or channels that matter least; writes a smaller model.
+
+    The arrays are really smaller, and what they compute is exactly what the whole model computes
+    with those components gated off. compression.json beside them says what was kept.
+
+    Args:
+      model: Hugging Face id, directory or builtin:<name>.
+      out: directory for the smaller model.
+      overrides: see above.
+      overwrite: replace a model that is there.
+      config: YAML file of settings, such as configs/prune/default.yaml.
+      quick: apply the file's quick overlay.
+      report: run folder for a comparison of the two models.
+      report_tasks: what to compare on; by default data.tasks.
+
+    Example:
+      >>> prune("builtin:teacher", Path("small"), ("data.tasks=[ioi]",))  # doctest: +SKIP
+    """
+    settings = configs.load(PruneConfig, config, quick=quick, overrides=overrides)
+    asked = _asked(report, report_tasks or settings.data.tasks, overwrite)
+    record = prune_model(model, out, settings, overwrite=overwrite)
+    for name, unit in (("parameters", ""), ("loss", "nats")):
+        if record[name] is not None:
+            before, after = record[name]["before"], record[name]["after"]
+            print(f"{name:12} {before:>14,.6g} -> {after:,.6g} {unit}".rstrip())
+    if "similarity" in record:
+        print(f"{'similarity':12} {record['similarity']:>14.6g} of embeddings before and after")
+    print(f"Smaller model: {out.resolve()}")
+    _write_report(model, str(out), asked, report, overwrite)
+
+
+def distill(
+    teacher: Positional[str],
+    student: Positional[str],
+    out: Positional[Path],
+    overrides: Annotated[
+        Positional[tuple[str, ...]],
+        overrides_of(DistillConfig, "steps=1000 loss=reverse_kl data.text=corpus.txt"),
+    ] = (),
+    /,
+    *,
+    overwrite: bool = False,
+    config: Path | None = None,
+    quick: bool = False,
+    report: Path | None = None,
+    report_tasks: tuple[str, ...] = (),
+) -> None:
+    """Trains a student to say what its teacher says: recovery after pruning, or a smaller model.
+
+    Args:
+      teacher: Hugging Face id, directory or builtin:<name>.
+      student: likewise, such as what prune has written.
+      out: directory for the trained student.
+      overrides: see above.
+      overwrite: replace a model that is there.
+      config: YAML file of settings, such as configs/distill/default.yaml.
+      quick: apply the file's quick overlay.
+      report: run folder for a comparison of teacher and student.
+      report_tasks: what to compare on; by default data.tasks.
+
+    Example:
+      >>> distill("builtin:teacher", "small", Path("out"), ("steps=9",))  # doctest: +SKIP
+    """
+    settings = configs.load(DistillConfig, config, quick=quick, overrides=overrides)
+    asked = _asked(report, report_tasks or settings.data.tasks, overwrite)
+    record = distil(teacher, student, out, settings, overwrite=overwrite)
+    _print_losses(record)
+    print(f"Student: {out.resolve()}")
+    _write_report(teacher, str(out), asked, report, overwrite)
+
+
+def lora(
+    model: Positional[str],
+    out: Positional[Path],
+    overrides: Annotated[
+        Positional[tuple[str, ...]],
+        overrides_of(LoraConfig, "variant=dora rank=4 data.tasks=[ioi] merged=directory"),
+    ] = (),
+    /,
+    *,
+    overwrite: bool = False,
+    config: Path | None = None,
+    quick: bool = False,
+    report: Path | None = None,
+    report_tasks: tuple[str, ...] = (),
+) -> None:
+    """Trains a low-rank adapter and writes it as PEFT does, so that PEFT loads it.
+
+    Args:
+      model: Hugging Face id, directory or builtin:<name>.
+      out: directory for the adapter.
+      overrides: see above.
+      overwrite: replace an adapter, and a merged model, that is there.
+      config: YAML file of settings, such as configs/lora/default.yaml.
+      quick: apply the file's quick overlay.
+      report: run folder for a comparison of the model without and with the adapter.
+      report_tasks: what to compare on; by default data.tasks.
+
+    Example:
+      >>> lora("builtin:student", Path("adapter"), ("data.tasks=[ioi]",))  # doctest: +SKIP
+    """
+    settings = configs.load(LoraConfig, config, quick=quick, overrides=overrides)
+    asked = _asked(report, report_tasks or settings.data.tasks, overwrite)
+    record = adapt(model, out, settings, overwrite=overwrite)
+    _print_losses(record)
+    print(f"Trained {record['trained']:,} parameters. Adapter: {out.resolve()}")
+    if report is not None:
+        base = load(model)
+        params = lora_trees.merge(base.params, peft.load_adapter(base, out))
+        _write_report(base, base.replace(params=params, name=str(out)), asked, report, overwrite)
+
+
+def convert(
+    model: Positional[str],
+    out: Positional[Path],
+    /,
+    *,
+    form: Literal["stock", "padded", "native"] = "stock",
+    dtype: Literal["float32", "float16"] = "float32",
+    overwrite: bool = False,
+    report: Path | None = None,
+    report_tasks: tuple[str, ...] = (),
+) -> None:
+    """Writes a model in another form: for stock transformers, padded for it, or as small as it is.
+
+    Args:
+      model: Hugging Face id, directory or builtin:<name>.
+      out: directory to write.
+      form: stock needs layers of one size; padded fills uneven ones up with zeros, which is exact
+        and no faster; native takes any shape and is read by jaxcompress only.
+      dtype: of the file.
+      overwrite: replace a model that is there.
+      report: run folder for a comparison of both.
+      report_tasks: what to compare on.
+
+    Example:
+      >>> convert("small", Path("small-hf"), form="padded")  # doctest: +SKIP
+    """
+    asked = _asked(report, report_tasks, overwrite)
+    store = {"float32": np.float32, "float16": np.float16}[dtype]
+    record = provenance.record_of(model)
+    export.save(
+        load(model), out, form=form, overwrite=overwrite, store=lambda x: x.astype(store),
+        compression=record,
+    )  # fmt: skip
+    print(f"Model: {out.resolve()}")
+    _write_report(model, str(out), asked, report, overwrite)
+
+
+def _print_losses(record: dict[str, Any]) -> None:
+    for name, nats in record["loss"].items():
+        print(f"held-out loss, {name:8} {nats:.5g} nats")
+
+
+def _asked(report: Path | None, names: Sequence[str], overwrite: bool) -> tuple[str, ...]:
+    """The tasks of a report; what is wrong with them, or with its folder, is found at once."""
+    if report is None:
+        return ()
+    if not names:
+        raise check.fail("--report", "--report-tasks to compare on", "none")
+    files.refuse_nonempty(report, overwrite, marker=runs.MARKER)
+    return tuple(check.known("--report-tasks", name, tasks.NAMES) for name in names)
+
+
+def _write_report(
+    before: str | Model,
+    after: str | Model,
+    names: Sequence[str],
+    report: Path | None,
+    overwrite: bool,
+) -> None:
+    if report is not None:
+        print(compare_table(compare(before, after, names, report, overwrite=overwrite)))
+        print(f"\nReport: {(report / 'report.html').resolve()}")
