@@ -132,9 +132,9 @@ def exponents(
 ) -> Section:
     """Fitted exponents of the loss beside theory and what others recorded.
 
-    The fit in steps is over the points from `FIRST` learned tasks to a quarter of them. Of so few
-    tasks as there are, theory expects a steeper fall there than of endlessly many; so both are told
-    and, beside the loss as it is, that with the absent tasks put back.
+    The fit in steps is over the points from `FIRST` learned tasks to a quarter of them, or to the
+    end. Of so few tasks as there are, theory expects a steeper fall there than of endlessly many;
+    so both are told and, beside the loss as it is, that with the absent tasks put back.
 
     Args:
       rows: of `train.quanta.train_quanta`.
@@ -155,7 +155,7 @@ def exponents(
             if kind == "steps":
                 chosen = _inside(chosen)
                 if chosen:
-                    expected = f"{_of_so_few(alpha, chosen[0]['tasks']):.3f}"
+                    expected = _of_so_few(alpha, chosen)
             elif kind == "data":
                 chosen = [row for row in chosen if 0 < row["loss"] < below]
             whole = [
@@ -173,7 +173,8 @@ def exponents(
     )  # fmt: skip
     note = (
         "Fitted in each run: mean and Student's t over the runs. In steps: from "
-        f"{FIRST} tasks below 0.1 bit to a quarter of all. With the absent tasks: as if there were "
+        f"{FIRST} tasks below 0.1 bit to a quarter of all, or the last step. With the absent "
+        "tasks: as if there were "
         "no last task, and those that are not there cost one bit each."
     )
     return Section(columns, tuple(cells), note)
@@ -189,10 +190,18 @@ def _inside(rows: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return found
 
 
-def _of_so_few(alpha: float, tasks: int) -> float:
-    """The exponent in steps that theory expects in the window of the fit."""
-    learned = np.geomspace(FIRST, max(tasks // 4, FIRST + 1), 20)
-    return power_law(learned ** (1 + alpha), finite(learned, tasks, alpha)).value
+def _of_so_few(alpha: float, rows: list[Mapping[str, Any]]) -> str:
+    """The exponent in steps that theory expects while as many tasks are learned as were."""
+    most: dict[Any, int] = {}
+    for row in rows:
+        most[row["seed"]] = max(row["learned"], most.get(row["seed"], 0))
+    last = float(np.mean(list(most.values())))
+    if last <= FIRST:
+        return NA
+    learned = np.geomspace(FIRST, last, 20)
+    return (
+        f"{power_law(learned ** (1 + alpha), finite(learned, rows[0]['tasks'], alpha)).value:.3f}"
+    )
 
 
 def _fit(rows: Sequence[Mapping[str, Any]], y: str = "loss") -> tuple[str, str]:
