@@ -174,8 +174,7 @@ def exponents(
     note = (
         "Fitted in each run: mean and Student's t over the runs. In steps: from "
         f"{FIRST} tasks below 0.1 bit to a quarter of all, or the last step. With the absent "
-        "tasks: as if there were "
-        "no last task, and those that are not there cost one bit each."
+        "tasks: as if there were no last task, and those that are not there cost one bit each."
     )
     return Section(columns, tuple(cells), note)
 
