@@ -15,7 +15,8 @@ from jaxcompress import check, files, lora, prune, train
 from jaxcompress import config as configs
 from jaxcompress.distill import losses
 from jaxcompress.examples import Data, batches, mean_loss, speaking, together
-from jaxcompress.io import checkpoint, export, peft, provenance
+from jaxcompress.fitting import LoggerName, fitted
+from jaxcompress.io import export, peft, provenance
 from jaxcompress.io.huggingface import load
 from jaxcompress.lora.adapters import Adapter
 from jaxcompress.models import Model
@@ -43,7 +44,6 @@ _OPTIONS = {
     "jsd": ("beta",),
     "top_k_kl": ("k",),
 }
-_ELSEWHERE = ("checkpoints", "form", "merged")  # settings on which no number depends
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +66,8 @@ class DistillConfig:
       data: what is trained on; the same tasks or text with other prompts or rows are measured on.
       form: of the directory, see `io.save`; left out, `stock` where that is possible.
       checkpoints: folder, from which a run that was stopped goes on.
+      run: run folder for the settings, the versions and the metrics of every 50 updates.
+      loggers: where else these go: tensorboard (a folder within the run's) or wandb.
     """
 
     loss: str = "forward_kl"
@@ -84,6 +86,8 @@ class DistillConfig:
     data: Data = dataclasses.field(default_factory=functools.partial(Data, count=2048))
     form: export.Form | None = None
     checkpoints: str | None = None
+    run: str | None = None
+    loggers: tuple[LoggerName, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +107,8 @@ class LoraConfig:
       data: as in `DistillConfig`.
       merged: folder for the model with the adapter merged in; left out, none is written.
       checkpoints: folder, from which a run that was stopped goes on.
+      run: run folder for the settings, the versions and the metrics of every 50 updates.
+      loggers: where else these go: tensorboard (a folder within the run's) or wandb.
     """
 
     variant: Literal["lora", "rslora", "dora", "pissa"] = "lora"
@@ -119,6 +125,8 @@ class LoraConfig:
     data: Data = dataclasses.field(default_factory=functools.partial(Data, count=2048))
     merged: str | None = None
     checkpoints: str | None = None
+    run: str | None = None
+    loggers: tuple[LoggerName, ...] = ()
 
 
 def distil(
@@ -195,7 +203,9 @@ def distilled(
     if extra is not None:
         loss = _with_extra(loss, extra)
     known = {"extra": extra is not None}
-    trained = _fit(student.params, loss, found, config, "distil", teacher, known, progress)
+    trained = fitted(
+        student.params, loss, found, config, "distil", teacher, known, progress=progress
+    )
     return student.replace(params=trained)
 
 
@@ -289,7 +299,7 @@ def adapted(model: Model, config: LoraConfig, *, progress: bool = True) -> Adapt
         return value, {"count": count}
 
     found = together(model, config.data)
-    trained = _fit(start, loss, found, config, "lora", model, {}, progress)
+    trained = fitted(start, loss, found, config, "lora", model, progress=progress)
     return lora.with_trained(adapter, trained)
 
 
@@ -340,37 +350,6 @@ def _with_extra(loss: Any, extra: Callable[[Any, Any], jax.Array]) -> Callable[.
         return value + more, told | {"extra": more}
 
     return both
-
-
-def _fit(
-    start: Any,
-    loss: Any,
-    data: Any,
-    config: DistillConfig | LoraConfig,
-    name: str,
-    constant: Model,
-    known: dict[str, Any],
-    progress: bool,
-) -> Any:
-    """Trained parameters; the loss knows a model that stays as it is, and what else is `known`."""
-    optimizer = train.optimizer(config.optimizer, config.steps)
-    accumulate = 1
-    if isinstance(config, DistillConfig):
-        accumulate = config.accumulate
-        loss = loss if config.precision == "float32" else train.mixed_precision(loss)
-    elif config.ratio != 1:
-        optimizer = train.lora_plus(optimizer, ratio=config.ratio)
-    step = train.make_step(loss, optimizer, accumulate=accumulate)
-    state = train.create(start, optimizer, jax.random.key(config.seed))
-    if config.checkpoints is not None:
-        recipe = configs.to_dict(config).items()
-        known = known | {key: value for key, value in recipe if key not in _ELSEWHERE}
-        known |= {"teacher": checkpoint.fingerprint(constant.params)}
-    state = train.fit(
-        state, step, data, config.steps, batch=config.batch, checkpoints=config.checkpoints,
-        about=known, name=name, progress=progress,
-    )  # fmt: skip
-    return state.params
 
 
 def _held_out(model: Model, data: Data) -> Callable[[Model], float]:

@@ -22,7 +22,7 @@ import numpy as np
 from jaxcompress import check, files, xla
 from jaxcompress import config as configs
 
-__all__ = ["Run", "environment", "log", "remember", "rows", "start"]
+__all__ = ["Run", "environment", "forget", "log", "remember", "rows", "start"]
 
 PACKAGES = ("jaxcompress", "jax", "jaxlib", "flax", "numpy")
 MARKER, CONFIG, METRICS = "run.json", "config.yaml", "metrics.jsonl"
@@ -127,6 +127,28 @@ def log(run: Run, **row: Any) -> None:
     """
     with (run.directory / METRICS).open("a", encoding="utf-8") as file:
         file.write(_line(row) + "\n")
+
+
+def forget(run: Run, known: Callable[[dict[str, Any]], bool]) -> None:
+    """Takes rows of metrics back, such as those that a resumed training will log again.
+
+    Args:
+      run: of `start`.
+      known: which rows.
+
+    Example:
+      >>> import tempfile
+      >>> run = Run(Path(tempfile.mkdtemp()), seed=0)
+      >>> for step in (1, 2):
+      ...     log(run, step=step)
+      >>> forget(run, lambda row: row["step"] > 1)
+      >>> rows(run.directory)
+      [{'step': 1}]
+    """
+    found = rows(run.directory)
+    left = [row for row in found if not known(row)]
+    if len(left) < len(found):
+        files.write_text(run.directory / METRICS, "".join(f"{_line(row)}\n" for row in left))
 
 
 def rows(directory: str | Path) -> list[dict[str, Any]]:

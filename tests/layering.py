@@ -42,6 +42,7 @@ LAYERS = {
             "examples",
             "compress",
             "finetune",
+            "fitting",
             "judge",
             "learned",
             "mechanism",

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcompress import io, prune
+from jaxcompress import io, prune, runs
 from jaxcompress.cli import main
 from jaxcompress.data import language, text
 from jaxcompress.distill import losses
@@ -82,9 +82,9 @@ def test_an_adapter_learns_and_loads(folder, tmp_path):
     adapter = io.load_adapter(model, tmp_path / "adapter")
     written = json.loads((tmp_path / "adapter" / "compression.json").read_text())
     assert written["variants"] == ["lora"] and written["recipe"]["rank"] == 2
+    halved = model.replace(params=jax.tree.map(lambda leaf: leaf / 2, model.params))
     with pytest.warns(UserWarning, match="trained on a base of other values"):
-        halved = jax.tree.map(lambda leaf: leaf / 2, model.params)
-        io.load_adapter(model.replace(params=halved), tmp_path / "adapter")
+        io.load_adapter(halved, tmp_path / "adapter")
     merged = io.load(tmp_path / "merged")
     tokens = jax.random.randint(jax.random.key(0), (2, 5), 0, model.config.vocab)
     np.testing.assert_allclose(
@@ -178,6 +178,12 @@ def test_a_checkpoint_of_another_run_is_not_taken_for_a_result(folder, tmp_path)
         steps=2, batch=4, data=DATA, optimizer=OptimizerConfig(warmup=0), checkpoints=str(tmp_path)
     )
     first = distilled(teacher, student, config)
+    logged = dataclasses.replace(config, run=str(tmp_path / "run"), checkpoints=None)
+    again = distilled(teacher, student, logged)
+    (row,) = runs.rows(logged.run)
+    assert row["name"] == "distil" and row["step"] == 2
+    assert (tmp_path / "run" / "config.yaml").is_file()
+    jax.tree.map(np.testing.assert_array_equal, first.params, again.params)
     again = distilled(teacher, student, config)
     jax.tree.map(np.testing.assert_array_equal, first.params, again.params)
     for other, changes, what in (

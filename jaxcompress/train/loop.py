@@ -61,7 +61,8 @@ def fit(
       steps: updates in all, those before a resumption included.
       batch: rows of a step.
       chunk: steps in one compiled call. Metrics are means over a chunk.
-      run: run folder that a row of metrics is logged to for every chunk.
+      run: run folder that a row of metrics is logged to for every chunk; what was logged there
+        after the checkpoint that is gone on from is forgotten.
       loggers: see `loggers`; they get the same rows.
       checkpoints: folder for checkpoints, of which the last two are kept; `None` for none.
       every: steps between checkpoints, a multiple of `chunk`; by default `chunk`.
@@ -95,6 +96,8 @@ def fit(
     known = {} if checkpoints is None else _known_by(state, data, batch, about)
     state, saved = _begin(state, checkpoints, known, mesh)
     done = int(state.step)
+    if run is not None:
+        runs.forget(run, lambda row: row.get("name") == name and row.get("step", 0) > done)
     if saved is not None and done > steps:
         raise check.fail("steps", f"at least {done}, those of {_where(checkpoints, saved)}", steps)
     with _held(checkpoints) as terminated, _bar(name, done, steps, progress) as bar:

@@ -149,6 +149,22 @@ def test_metrics_are_logged(data, start, tmp_path):
     assert rows[0]["name"] == "teacher" and rows[-1]["loss"] < rows[0]["loss"]
 
 
+def test_resumed_runs_log_no_row_twice(data, start, tmp_path):
+    """Stopped at 8 of 12 with a checkpoint at 4: rows 4, 8, then 8 and 12 again."""
+
+    def stop(name, step, row):
+        if step == 8:
+            raise KeyboardInterrupt
+
+    run, folder = runs.start(tmp_path / "run", CONFIG, seed=0), tmp_path / "checkpoints"
+    with pytest.raises(KeyboardInterrupt):
+        fit(start, data, run=run, checkpoints=folder, loggers=[stop])
+    runs.log(run, name="other", step=99)
+    fit(start, data, run=run, checkpoints=folder)
+    rows = [(row["name"], row["step"]) for row in runs.rows(run.directory)]
+    assert rows == [("train", 4), ("other", 99), ("train", 8), ("train", 12)]
+
+
 def test_two_checkpoints_are_kept(data, start, tmp_path):
     fit(start, data, checkpoints=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["12", "8"]
