@@ -25,6 +25,7 @@ from jaxcompress.report.numbers import NA, quantity
 from jaxcompress.report.page import publish
 from jaxcompress.report.sections import Section
 from jaxcompress.train import recovery
+from jaxcompress.train.population import folder
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,15 +39,16 @@ class Config:
       classes: digits that are kept.
       width: neurons of each of the teacher's two hidden layers.
       sizes: hidden neurons, both layers together.
-      rates: learning rates; the best for each method and size is chosen on validation images.
+      rates: learning rates; the best of them, and of the lasso's weights `betas`, is chosen for
+        each method and size on validation images.
       target: accuracy on the kept digits.
       teacher_steps: updates of the teacher, on all digits.
       steps: most updates of the others.
-      every: updates between tests.
-      batch: images of an update.
-      beta: weight of the group lasso.
+      every: updates between tests; `batch`: images of an update.
       limit: norm at which a neuron is let go.
+      together: networks in one vmap, for images that do not fit otherwise; 0 for all.
       seeds: repeats, with other images to train on and another teacher.
+      checkpoints: folder with which an interrupted run of these settings goes on; empty: none.
       run: run folder.
     """
 
@@ -60,24 +62,28 @@ class Config:
     steps: int = 1200
     every: int = 20
     batch: int = 16
-    beta: float = 0.005
+    betas: tuple[float, ...] = (0.005, 0.02, 0.05)
     limit: float = 0.05
+    together: int = 0
     seeds: int = 4
+    checkpoints: str = ""
     run: str = "runs/digits"
 
 
 def run(config: Config, progress: bool = True) -> list[dict[str, Any]]:
-    """One row for each method, size, rate and seed."""
+    """One row for each method, size, rate, weight of the lasso and seed."""
     return recovery.compare(
         [digits(config.path, seed=seed) for seed in range(config.seeds)], config.classes,
         width=config.width, sizes=config.sizes, rates=config.rates, target=config.target,
         teacher_steps=config.teacher_steps, steps=config.steps, every=config.every,
-        batch=config.batch, beta=config.beta, limit=config.limit, progress=progress,
+        batch=config.batch, betas=config.betas, limit=config.limit,
+        together=config.together or None, progress=progress,
+        checkpoints=folder(config.checkpoints, config, "digits"),
     )  # fmt: skip
 
 
 def best(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of the rate that reaches the target soonest on validation images.
+    """The rows of the rate and the weight that reach the target soonest on validation images.
 
     The median over seeds decides; where half of the seeds never reach it, their share does.
     """
@@ -86,12 +92,12 @@ def best(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for neurons in sorted({row["neurons"] for row in rows}):
             some = [r for r in rows if (r["method"], r["neurons"]) == (method, neurons)]
 
-            def order(rate: float, some: list[dict[str, Any]] = some) -> tuple[float, float]:
-                found = [row["validation"] for row in some if row["rate"] == rate]
+            def order(setting: Any, some: list[dict[str, Any]] = some) -> tuple[float, float]:
+                found = [r["validation"] for r in some if (r["rate"], r["beta"]) == setting]
                 return float(np.median(found)), -float(np.isfinite(found).mean())
 
-            rate = min(sorted({row["rate"] for row in some}), key=order)
-            chosen += [row for row in some if row["rate"] == rate]
+            setting = min(sorted({(row["rate"], row["beta"]) for row in some}), key=order)
+            chosen += [row for row in some if (row["rate"], row["beta"]) == setting]
     return chosen
 
 
@@ -108,10 +114,10 @@ def cell(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     """Runs, draws, writes the page, prints the table."""
     config = configs.from_args(Config, ROOT / "configs" / "digits" / "default.yaml")
-    folder = runs.start(ROOT / config.run, config, 0, overwrite=True)
+    place = runs.start(ROOT / config.run, config, 0, overwrite=True)
     rows = run(config)
     for row in rows:
-        runs.log(folder, **row)
+        runs.log(place, **row)
     chosen = best(rows)
     png = curves(
         [row for row in chosen if np.isfinite(row["test"])],
@@ -131,7 +137,7 @@ def main() -> None:
     what = f"Training images until {config.target:.0%} of {names} are known"
     caption = "Mean over the seeds that reached the target, with the range as a band."
     told = publish(
-        folder.directory,
+        place.directory,
         "A narrow network out of a general one",
         figures={"images": (png, "Training images against hidden neurons", caption)},
         tables={what: found},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -46,11 +47,13 @@ def compare(
     steps: int,
     every: int,
     batch: int = 16,
-    beta: float = 0.005,
+    betas: Sequence[float] = (0.005,),
     limit: float = 0.05,
     temperature: float = 20.0,
     alpha: float = 0.9,
     methods: Sequence[str] = METHODS,
+    together: int | None = None,
+    checkpoints: Path | None = None,
     progress: bool = True,
 ) -> list[dict[str, Any]]:
     """Images that each method needs until it knows some classes, by size, rate and seed.
@@ -72,19 +75,23 @@ def compare(
       steps: most updates of the others, a multiple of `every`.
       every: updates between measurements.
       batch: images of an update.
-      beta: weight of the group lasso.
+      betas: weights of the group lasso; other methods have none, and no repeats for it.
       limit: norm at which it lets a neuron go.
       temperature: of the distillation.
       alpha: share of the teacher in it.
       methods: from `METHODS`.
+      together: see `population.train`; each has the images of its seed at hand.
+      checkpoints: folder with which an interrupted run goes on.
       progress: whether to show progress bars.
 
     Returns:
-      Rows with method, neurons, rate, seed; `in_use` at the end, `validation` and `test` samples
-      until the target (infinite if it was not reached), and the final `accuracy` on test images.
+      Rows with method, neurons, rate, beta, seed; `in_use` at the end, `validation` and `test`,
+        samples until the target (infinite if it was not reached), and the final `accuracy` on test
+        images.
 
     Raises:
-      ValueError: for a size that does not fit, an unknown method.
+      ValueError: for a size that does not fit, an unknown method, classes that are no digits,
+        steps that are no multiples of `every`, and whatever there is none of.
 
     Example:
       >>> from jaxcompress.data.digits import digits
@@ -95,7 +102,9 @@ def compare(
 
     Reference: Michaud et al. 2025 (arXiv 2505.15811), section 4 and figure 4.
     """
-    _check(methods, sizes, width)
+    _check(classes, methods, sizes, width, parts=parts, rates=rates, betas=betas)
+    for name, value in (("teacher_steps", teacher_steps), ("steps", steps)):
+        _multiple(name, value, every)
     config = MLPConfig(inputs=parts[0][0].images.shape[1], width=width, depth=3, outputs=10)
     net = create_mlp(config, key=jax.random.key(0))
     every_digit = _stacked([part[0] for part in parts])
@@ -104,26 +113,21 @@ def compare(
     keys = jax.vmap(jax.random.key)(seeds)
     ones = np.ones((len(parts), 2, width), np.float32)
     nobody = jnp.zeros((*every_digit[1].shape, 10))
-    train = functools.partial(population.train, every=every, progress=progress)
+    train = functools.partial(population.train, every=every, together=together, progress=progress)
     teachers, _ = train(
         recovery.objective(net.apply, *every_digit, nobody, batch=batch),
         jax.vmap(functools.partial(init, config))(keys), optax.adam(2e-3), keys=keys,
         hyper={"seed": seeds, "gates": ones, "alpha": 0.0 * seeds}, steps=teacher_steps,
-        name="teachers",
+        name="teachers", checkpoints=checkpoints and checkpoints / "teachers",
     )  # fmt: skip
     teachers = jax.device_get(teachers)  # free of the mesh that they were trained on
     answers = jax.vmap(lambda params, x: net.apply(params, x).logits)(teachers, kept[0][0])
     scores = jax.vmap(functools.partial(_attribution, net.apply))(teachers, *kept[0])
-    grid = population.grid(method=methods, neurons=sizes, rate=rates, seed=seeds.tolist())
+    grid = _grid(methods, betas, neurons=sizes, rate=rates, seed=seeds.tolist())
     params, gates = _starts(config, grid, teachers, scores)
-    hyper = {name: grid[name] for name in ("seed", "rate", "neurons")} | {"gates": gates}
-    for name, method, value in (("alpha", "distil", alpha), ("beta", "group lasso", beta)):
-        hyper[name] = np.where(grid["method"] == method, value, 0.0)
+    hyper = {name: grid[name] for name in ("seed", "rate", "neurons", "beta")} | {"gates": gates}
+    hyper["alpha"] = np.where(grid["method"] == "distil", alpha, 0.0)
     hyper["limit"] = np.where(grid["method"] == "group lasso", limit, -1.0)
-
-    def optimizer(hyper: Any) -> optax.GradientTransformation:
-        plain = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(hyper["rate"]))
-        return thresholded(plain, GROUPS, hyper["limit"])
 
     loss = recovery.objective(
         net.apply, *kept[0], answers,
@@ -131,18 +135,45 @@ def compare(
     )  # fmt: skip
     measure = recovery.evaluation(net.apply, {"validation": kept[1], "test": kept[2]}, alive=_alive)
     _, history = train(
-        loss, params, optimizer, keys=jax.vmap(jax.random.key)(grid["seed"] + 1000), hyper=hyper,
+        loss, params, _optimizer, keys=jax.vmap(jax.random.key)(grid["seed"] + 1000), hyper=hyper,
         steps=steps, measure=measure, name="networks",
+        checkpoints=checkpoints and checkpoints / "networks",
     )  # fmt: skip
     return _rows(grid, history, batch=batch, target=target)
 
 
-def _check(methods: Sequence[str], sizes: Sequence[int], width: int) -> None:
+def _check(
+    classes: Sequence[int], methods: Sequence[str], sizes: Sequence[int], width: int, **some: Any
+) -> None:
+    for name, values in {"classes": classes, "methods": methods, "sizes": sizes, **some}.items():
+        if not len(values):
+            raise check.fail(name, "at least one", "none")
+    for one in classes:
+        check.integer("classes", one, 0, 9)
     for method in methods:
         check.known("methods", method, METHODS)
     for size in sizes:
         if size % 2 or not 2 <= size <= 2 * width:
             raise check.fail("sizes", f"even numbers in [2, {2 * width}]", size)
+
+
+def _optimizer(hyper: Any) -> optax.GradientTransformation:
+    plain = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(hyper["rate"]))
+    return thresholded(plain, GROUPS, hyper["limit"])
+
+
+def _multiple(name: str, value: int, every: int) -> None:
+    if check.integer(name, value, 1) % check.integer("every", every, 1):
+        raise check.fail(name, f"a multiple of every ({every})", value)
+
+
+def _grid(methods: Sequence[str], betas: Sequence[float], **axes: Any) -> dict[str, np.ndarray]:
+    """All members; only the lasso has several betas."""
+    each = [
+        population.grid(method=[one], beta=betas if one == "group lasso" else [0.0], **axes)
+        for one in methods
+    ]
+    return {name: np.concatenate([some[name] for some in each]) for name in each[0]}
 
 
 def apart(params: Any) -> jax.Array:
@@ -207,7 +238,7 @@ def _rows(grid: Any, history: Any, *, batch: int, target: float) -> list[dict[st
     counts = {name: until(history[name], ready=ready) for name in ("validation", "test")}
     rows = []
     for i, method in enumerate(grid["method"]):
-        row = {name: grid[name][i].item() for name in ("neurons", "rate", "seed")}
+        row = {name: grid[name][i].item() for name in ("neurons", "rate", "beta", "seed")}
         row |= {"method": str(method), "in_use": float(history["in_use"][-1, i])}
         row |= {name: float(value[i]) for name, value in counts.items()}
         rows.append(row | {"accuracy": float(history["test"][-1, i])})

@@ -108,8 +108,29 @@ def test_compare_end_to_end():
     assert found["group lasso", 4]["in_use"] == 0
     assert all(0 <= row["accuracy"] <= 1 for row in rows)
     assert {row["test"] for row in rows} <= {32.0, 64.0, np.inf}
-    with pytest.raises(ValueError, match="sizes"):
-        recovery.compare(
-            [digits()], (0,), width=6, sizes=(5,), rates=(0.1,), target=0.5, teacher_steps=2,
-            steps=2, every=2,
-        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sizes": (5,)}, "sizes: expected even numbers"),
+        ({"sizes": ()}, "sizes: expected at least one"),
+        ({"classes": (11,)}, r"classes: expected a whole number in \[0, 9\]"),
+        ({"classes": ()}, "classes: expected at least one"),
+        ({"methods": ("prune",)}, "methods: expected one of"),
+        ({"steps": 3}, r"steps: expected a multiple of every \(2\)"),
+    ],
+)
+def test_bad_input_is_refused_before_training(changes, message, monkeypatch):
+    monkeypatch.setattr(recovery.population, "train", None)
+    given = {"parts": [digits()], "classes": (0,), "width": 6, "sizes": (4,), "rates": (0.1,)}
+    given |= {"target": 0.5, "teacher_steps": 2, "steps": 2, "every": 2}
+    with pytest.raises(ValueError, match=message):
+        recovery.compare(**(given | changes))
+
+
+def test_only_the_lasso_has_several_weights():
+    found = recovery._grid(("scratch", "group lasso"), (0.1, 0.2), rate=(1, 2), seed=(0, 1, 2))
+    for method, betas in (("scratch", [0.0]), ("group lasso", [0.1, 0.2])):
+        mine = found["method"] == method
+        assert mine.sum() == 6 * len(betas) and set(found["beta"][mine]) == set(betas)
