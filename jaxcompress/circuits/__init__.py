@@ -1,10 +1,12 @@
 """Circuits: which edges carry a task, how faithfully, and what each head does."""
 
-from jaxcompress.circuits.attribution import METHODS, attribute
+from jaxcompress.circuits.agreement import rank_correlation
+from jaxcompress.circuits.attribution import METHODS, attribute, both_ways
 from jaxcompress.circuits.circuit import Circuit
 from jaxcompress.circuits.faithfulness import (
     SHARES,
     Curve,
+    able,
     completeness,
     faithfulness,
     minimality,
@@ -25,14 +27,17 @@ __all__ = [
     "Graph",
     "Roles",
     "Scores",
+    "able",
     "acdc",
     "attribute",
+    "both_ways",
     "completeness",
     "faithfulness",
     "find",
     "minimality",
     "path_patching",
     "prune_nodes",
+    "rank_correlation",
     "roles",
     "smallest",
     "weight_roles",

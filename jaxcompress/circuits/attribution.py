@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any, Literal
 
@@ -18,11 +19,12 @@ from jaxcompress.tasks.metrics import Metric, get_metric, kl
 from jaxcompress.tasks.prompts import Prompts
 from jaxcompress.types import Senders
 
-__all__ = ["METHODS", "attribute"]
+__all__ = ["METHODS", "attribute", "both_ways"]
 
 METHODS = ("eap", "eap-ig", "eap-ig-activations", "clean-corrupted", "exact")
 """Where the gradient is taken: at the clean run; along the inputs from corrupted to clean; along
 every sender's own activation; at both ends; or no gradient, one run per edge."""
+NEURON_METHODS = ("eap", "eap-ig", "clean-corrupted")
 
 
 def attribute(
@@ -49,13 +51,14 @@ def attribute(
       model: with `params`, `config` and `edges`; for neurons, with `apply`.
       prompts: clean and corrupted.
       level: what is scored.
-      method: one of `METHODS`; neurons have `eap` and `exact`.
+      method: one of `METHODS`; neurons have `eap`, `eap-ig` and `clean-corrupted`.
       steps: of the integrals; gradients are taken at corrupted + k / steps (clean - corrupted),
         k = 0 ... steps - 1.
       metric: a name or function of `tasks.metrics`. KL has no slope at the clean run, so `eap`
         gives zeros for it.
-      replacement: what an edge carries instead, see `forward.Pairs`.
-      per_position: score each edge at each position; aligned prompts only.
+      replacement: what an edge carries instead, see `forward.Pairs`; of neurons, `resample`.
+      per_position: score each edge or node at each position; aligned prompts only; not neurons,
+        and not nodes by `exact`.
       batch: prompts at a time; `None` chooses by memory.
       memory: bytes of activations that a step may take; `None`: 1 GiB, or half of what an
         accelerator has free. The products of senders and receivers are formed for few positions and
@@ -66,7 +69,8 @@ def attribute(
       `Scores`.
 
     Raises:
-      ValueError: for unknown names, prompts that do not fit, too little memory.
+      ValueError: for unknown names, what a level does not have, prompts that do not fit, too
+        little memory.
 
     Reference:
       Syed et al. 2023 (arXiv 2310.10348, EAP); Hanna et al. 2024 (arXiv 2403.17806, EAP-IG);
@@ -85,6 +89,7 @@ def attribute(
     check.known("level", level, ("edge", "node", "neuron"))
     check.known("method", method, METHODS)
     check.integer("steps", steps, 1)
+    _refuse(level, method, replacement, per_position)
     function = get_metric(metric)
     name = metric if isinstance(metric, str) else getattr(metric, "__name__", "metric")
     name = "kl" if function is kl else name
@@ -97,7 +102,7 @@ def attribute(
     found = Pairs(model, prompts, function, replacement=replacement, batch=batch)
     settings = {"metric": function, "memory": memory, "progress": progress}
     if level == "neuron":
-        values = _neurons(model, found, method, replacement, function)
+        values = _neurons(model, found, method, steps, function)
     elif gradient:
         values = _edges(model, found, method, steps, per_position, function)
     elif level == "node":
@@ -108,6 +113,44 @@ def attribute(
     if level == "node" and gradient:
         values = values.sum(axis=-2)
     return Scores(graph, level, values, found.clean, found.corrupted, method, name)
+
+
+def both_ways(model: Any, prompts: Prompts, **options: Any) -> dict[str, Scores]:
+    """Exact patching from the clean run, from the corrupted run, and the mean of both.
+
+    Corrupting one edge of the clean run (noise) shows what the edge is needed for while all others
+    work; restoring one of the corrupted run (denoise) shows what it can do by itself. An edge that
+    others back up has only the second. EAP is the slope at the clean run, the counterpart of noise;
+    EAP-IG averages the whole way and is the counterpart of the mean of both.
+
+    Args:
+      model: as in `attribute`.
+      prompts: clean and corrupted.
+      **options: of `attribute`, but the method.
+
+    Returns:
+      `noise`, `denoise` and `mean`, all with the sign of noise: negative is what the task needs.
+
+    Example:
+      >>> both_ways(model, prompts, level="node")["mean"].top(3)  # doctest: +SKIP
+    """
+    other = dataclasses.replace(prompts, tokens=prompts.corrupted, corrupted=prompts.tokens)
+    noise = attribute(model, prompts, method="exact", **options)
+    back = -attribute(model, other, method="exact", **options).values
+    found = {"noise": noise.values, "denoise": back, "mean": (noise.values + back) / 2}
+    return {name: dataclasses.replace(noise, values=values) for name, values in found.items()}
+
+
+def _refuse(level: str, method: str, replacement: str, per_position: bool) -> None:
+    """Raises a `ValueError` for what a level does not have."""
+    if level == "neuron" and method not in NEURON_METHODS:
+        hint = "ablate.patch is the exact one"
+        raise check.fail("method", f"one of {NEURON_METHODS} for neurons", repr(method), hint)
+    if level == "neuron" and replacement != "resample":
+        raise check.fail("replacement", "resample for neurons", repr(replacement))
+    if per_position and (level == "neuron" or (level, method) == ("node", "exact")):
+        hint = "ablate.patch has them" if level == "node" else ""
+        raise check.fail("per_position", f"False for {level}s by {method}", True, hint)
 
 
 def _edges(model, found, method, steps, per_position, metric) -> np.ndarray:
@@ -195,31 +238,32 @@ def _exact_edges(model, found, graph, places, length, per_position, settings) ->
     return values
 
 
-def _neurons(model, found, method, replacement, metric) -> np.ndarray:
+def _neurons(model, found, method, steps, metric) -> np.ndarray:
     """(layer, neuron) by the gradient at the gates: gate 0 is the other run's activation."""
-    if method not in ("eap", "eap-ig"):
-        raise check.fail("method", "eap for neurons", repr(method), "ablate.patch is the exact one")
-    if replacement != "resample":
-        raise check.fail("replacement", "resample for neurons", repr(replacement))
     total: Any = 0
     shape = (model.config.layers, model.config.neurons)
     for pair in found:
-        total = total + _neuron_gradients(
-            model.params, pair, shape, apply=model.apply, metric=metric
-        )
+        for _, away, weight in _path(model.config, method, steps):
+            total = total + weight * _neuron_gradients(
+                model.params, pair, away, shape=shape, resume=model.resume, metric=metric
+            )
     return np.asarray(total) / len(found.prompts)
 
 
-@functools.partial(jax.jit, static_argnames=("shape", "apply", "metric"))
-def _neuron_gradients(params, pair, shape, *, apply, metric) -> jax.Array:
-    mask = {"attention_mask": pair.prompts.attention_mask}
-    other = apply(params, pair.prompts.corrupted, taps=("neurons",), **mask).taps["neurons"]
+@functools.partial(jax.jit, static_argnames=("shape", "resume", "metric"))
+def _neuron_gradients(params, pair, away, *, shape, resume, metric) -> jax.Array:
+    """(layer, neuron) sums over the prompts, with the gradient at one point of the inputs."""
+
+    def neurons(resid: jax.Array) -> jax.Array:
+        return resume(params, resid, 0, taps=("neurons",), **pair.options).taps["neurons"]
+
+    clean, other = pair.now.embed, pair.base.embed
+    here = clean + away * (other - clean)
+    # The slope at gate 1 is gradient times (activation - replacement): the step of both runs.
+    edits = Edits(neurons=neurons(here) - neurons(clean) + neurons(other))
 
     def total(gates: jax.Array) -> jax.Array:
-        out = apply(
-            params, pair.prompts.tokens, gates=Gates(neurons=gates), edits=Edits(neurons=other),
-            **pair.options,
-        )  # fmt: skip
+        out = resume(params, here, 0, gates=Gates(neurons=gates), edits=edits, **pair.options)
         return metric(out.logits, pair.view, pair.logits).sum()
 
     return -jax.grad(total)(jnp.ones(shape))

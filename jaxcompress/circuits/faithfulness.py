@@ -13,10 +13,10 @@ from jaxcompress.circuits.circuit import Circuit
 from jaxcompress.circuits.forward import Pairs, measure, size, validated
 from jaxcompress.circuits.scores import Scores
 from jaxcompress.circuits.search import find
-from jaxcompress.tasks.metrics import Metric, get_metric
+from jaxcompress.tasks.metrics import Metric, get_metric, kl
 from jaxcompress.tasks.prompts import Prompts
 
-__all__ = ["SHARES", "Curve", "completeness", "faithfulness", "minimality", "smallest"]
+__all__ = ["SHARES", "Curve", "able", "completeness", "faithfulness", "minimality", "smallest"]
 
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """MIB's sizes of circuits, as shares of all edges."""
@@ -30,11 +30,12 @@ class Curve:
       shares: (size,) of all edges, as asked for.
       edges: (size,) edges of each circuit, after dead ends went.
       faithfulness: (size,) (m(C) - m(empty)) / (m(all) - m(empty)), m the mean metric with every
-        edge outside the circuit corrupted; NaN where the model cannot do the task.
+        edge outside the circuit corrupted; NaN where the model cannot do the task, see `able`.
       metric: (size,) m(C).
       clean: m(all).
       corrupted: m(empty).
       per_example: (size, batch) metric of each prompt.
+      error: (size,) standard error of faithfulness over prompts.
     """
 
     shares: np.ndarray
@@ -44,16 +45,48 @@ class Curve:
     clean: float
     corrupted: float
     per_example: np.ndarray
+    error: np.ndarray
 
     @property
     def cpr(self) -> float:
-        """Circuit performance ratio: the area under faithfulness over shares; higher is better."""
+        """Circuit performance ratio: the area under faithfulness over shares; higher is better.
+
+        MIB's is that of circuits ranked by help (`signed`).
+        """
         return float(np.trapezoid(self.faithfulness, self.shares))
 
     @property
     def cmd(self) -> float:
-        """Circuit-model distance: the area of |1 - faithfulness|; 0 is best."""
+        """Circuit-model distance: the area of |1 - faithfulness|; 0 is best.
+
+        MIB's is that of circuits ranked by the size of the score (not `signed`).
+        """
         return float(np.trapezoid(np.abs(1 - self.faithfulness), self.shares))
+
+
+def able(clean: Any, corrupted: Any, metric: str | Metric = "logit_difference") -> bool:
+    """Whether a model can do a task, so that a share of what it does means something.
+
+    Args:
+      clean: (batch,) metric of the clean run.
+      corrupted: (batch,) metric of the corrupted run, or of the empty circuit.
+      metric: whose they are.
+
+    Returns:
+      True if the mean clean metric is above 0 and above the corrupted one by more than 1.96
+      standard errors over prompts. Of KL, which is 0 on the clean run, the corrupted one must be.
+
+    Example:
+      >>> able([2.0, 3.0, 2.5], [0.1, -1.0, 0.5])
+      True
+      >>> able([-8.0, -8.5], [-9.0, -9.5]), able([2.0, -1.9], [-2.0, 1.9])
+      (False, False)
+    """
+    clean, corrupted = np.asarray(clean, np.float64), np.asarray(corrupted, np.float64)
+    low = get_metric(metric) is kl
+    gap = corrupted - clean if low else clean - corrupted
+    error = gap.std(ddof=1) / np.sqrt(len(gap)) if len(gap) > 1 else 0.0
+    return bool(gap.mean() > max(1e-6, 1.96 * error) and (low or clean.mean() > 0))
 
 
 def faithfulness(
@@ -113,21 +146,20 @@ def faithfulness(
     if not made:
         raise check.fail("circuits", "at least one", "none")
     options = {"metric": metric, "replacement": replacement, "batch": batch, "memory": memory}
-    values, clean, corrupted = _values(model, prompts, made, options, progress)
-    means = values.mean(axis=1)
-    return Curve(
-        wanted, np.array([len(circuit) for circuit in made]), _share_kept(means, clean, corrupted),
-        means, clean, corrupted, values,
-    )  # fmt: skip
+    values, *ends = _values(model, prompts, made, options, progress)
+    means, (clean, empty) = values.mean(axis=1), (float(end.mean()) for end in ends)
+    kept = error = np.full(means.shape, np.nan)
+    if able(ends[0], ends[1], metric):
+        kept = (means - empty) / (clean - empty)
+        # Of a ratio of means, to first order.
+        rest = (values - ends[1]) - kept[:, None] * (ends[0] - ends[1])
+        error = rest.std(axis=1) / np.sqrt(max(rest.shape[1] - 1, 1)) / abs(clean - empty)
+    edges = np.array([len(circuit) for circuit in made])
+    return Curve(wanted, edges, kept, means, clean, empty, values, error)
 
 
-def _share_kept(means: np.ndarray, clean: float, corrupted: float) -> np.ndarray:
-    gap = clean - corrupted
-    return (means - corrupted) / gap if abs(gap) > 1e-6 else np.full(means.shape, np.nan)
-
-
-def _values(model, prompts, circuits, options, progress) -> tuple[np.ndarray, float, float]:
-    """(circuit, prompt) metric; mean metric of the clean and of the replaced run."""
+def _values(model, prompts, circuits, options, progress) -> tuple[np.ndarray, ...]:
+    """(circuit, prompt) metric, and (prompt,) metric of the clean run and of the empty circuit."""
     function = get_metric(options["metric"])
     shapes = {circuit.mask.shape for circuit in circuits}
     if len(shapes) > 1 or next(iter(shapes))[-2:] != model.edges.shape:
@@ -140,7 +172,7 @@ def _values(model, prompts, circuits, options, progress) -> tuple[np.ndarray, fl
     values = measure(
         model, found, masks, metric=function, memory=options["memory"], progress=progress
     )
-    return values[:-1], float(found.clean.mean()), float(values[-1].mean())
+    return values[:-1], found.clean, values[-1]
 
 
 def smallest(
@@ -149,6 +181,7 @@ def smallest(
     scores: Any,
     target: float = 0.8,
     *,
+    errors: float = 0.0,
     how: Literal["top", "greedy"] = "top",
     signed: bool = True,
     **options: Any,
@@ -156,13 +189,15 @@ def smallest(
     """The smallest circuit, in the order of the scores, that is as faithful as wanted.
 
     Sizes are tried on a grid, fine where circuits are small; faithfulness need not rise with
-    every edge, and the smallest size that reaches the target is taken.
+    every edge, and the smallest size that reaches the target is taken. That it holds on prompts
+    that are not these is likely only with other prompts than the scores were made on, and `errors`.
 
     Args:
       model: as in `attribute`.
       prompts: as in `faithfulness`.
       scores: of edges.
       target: faithfulness wanted.
+      errors: by how many standard errors over prompts the target must be cleared.
       how: as in `find`.
       signed: as in `find`.
       **options: of `faithfulness`.
@@ -171,8 +206,7 @@ def smallest(
       The circuit and its faithfulness. The whole graph if no smaller circuit reaches the target.
 
     Raises:
-      ValueError: for a target outside (0, 1], and where the model cannot do the task: its clean
-        metric is not above the corrupted one, so that no share of it means anything.
+      ValueError: for a target outside (0, 1], and where the model cannot do the task (`able`).
 
     Example:
       >>> circuit, kept = smallest(model, prompts, scores)  # doctest: +SKIP
@@ -183,12 +217,11 @@ def smallest(
     positions = len(scores.values) if scores.values.ndim == 3 else 1
     made = [find(scores, edges=int(n) * positions, how=how, signed=signed) for n in grid]
     curve = faithfulness(model, prompts, made, **options)
-    low = options.get("metric") == "kl"
-    if (curve.corrupted <= curve.clean + 1e-6) if low else (curve.clean <= curve.corrupted + 1e-6):
+    if np.isnan(curve.faithfulness).all():
         got = f"{curve.clean:.3g} clean and {curve.corrupted:.3g} corrupted"
         hint = "the model cannot do this task, so no part of it can be said to"
-        raise check.fail("task", "a clean metric above the corrupted one", got, hint)
-    reached = np.flatnonzero(curve.faithfulness >= target)
+        raise check.fail("task", "a clean metric above 0 and above the corrupted one", got, hint)
+    reached = np.flatnonzero(curve.faithfulness - errors * curve.error >= target)
     at = int(reached[0]) if len(reached) else len(made) - 1
     return made[at], float(curve.faithfulness[at])
 

@@ -85,12 +85,16 @@ def test_exact_nodes_are_patched_components():
 
 
 def test_neurons_sum_to_their_mlp():
-    """An MLP is linear in its neurons' activations."""
+    """An MLP is linear in its neurons' activations, wherever the gradient is taken."""
     model, prompts = examples.gpt2(), examples.prompts("right")
-    neurons = attribute(model, prompts, level="neuron", method="eap")
-    nodes = attribute(model, prompts, level="node", method="eap")
-    mlps = [nodes.values[nodes.graph.node(f"m{i}")] for i in range(2)]
-    np.testing.assert_allclose(neurons.values.sum(1), mlps, rtol=1e-3, atol=1e-5)
+    sums = {}
+    for method in ("eap", "eap-ig"):
+        neurons = attribute(model, prompts, level="neuron", method=method, steps=3)
+        nodes = attribute(model, prompts, level="node", method=method, steps=3)
+        mlps = [nodes.values[nodes.graph.node(f"m{i}")] for i in range(2)]
+        sums[method] = neurons.values.sum(1)
+        np.testing.assert_allclose(sums[method], mlps, rtol=1e-3, atol=1e-5)
+    assert np.abs(sums["eap"] - sums["eap-ig"]).max() > 1e-3
 
 
 def test_batches_positions_and_padding_change_nothing():
@@ -129,7 +133,10 @@ def test_kl_and_means():
         ({"method": "ig"}, "method: expected one of"),
         ({"steps": 0}, "steps: expected a whole number"),
         ({"memory": 100}, "memory: expected at least .* bytes.* pass a larger memory="),
-        ({"level": "neuron", "method": "exact"}, "method: expected eap"),
+        ({"level": "neuron", "method": "exact"}, "method: expected one of .* for neurons"),
+        ({"level": "neuron", "replacement": "mean"}, "replacement: expected resample"),
+        ({"level": "neuron", "per_position": True}, "per_position: expected False for neurons"),
+        ({"level": "node", "method": "exact", "per_position": True}, "False for nodes by exact"),
     ],
 )
 def test_bad_input(options, message):

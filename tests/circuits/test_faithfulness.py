@@ -56,7 +56,7 @@ def test_sizes_and_areas():
 
 def test_a_perfect_curve():
     ones = np.ones(2)
-    curve = Curve(np.array([0.0, 1.0]), ones, ones, ones, 1.0, 0.0, ones[:, None])
+    curve = Curve(np.array([0.0, 1.0]), ones, ones, ones, 1.0, 0.0, ones[:, None], 0 * ones)
     assert (curve.cpr, curve.cmd) == (1, 0)
 
 
@@ -68,6 +68,17 @@ def test_smallest_reaches_its_target_on_a_linear_model():
     again = faithfulness(model, prompts, circuit).faithfulness[0]
     np.testing.assert_allclose(kept, again, atol=1e-5)
     assert again >= 0.8
+    surer, _ = smallest(model, prompts, found, 0.8, errors=2.0)
+    curve = faithfulness(model, prompts, surer)
+    assert curve.faithfulness[0] - 2 * curve.error[0] >= 0.8 - 1e-5
+    # The error by leaving each prompt out (jackknife) is that of a ratio of means.
+    ends = [faithfulness(model, prompts, Circuit(found.graph, mask)).per_example[0]
+            for mask in (found.graph.valid, np.zeros_like(found.graph.valid))]  # fmt: skip
+    kept, gap = curve.per_example[0] - ends[1], ends[0] - ends[1]
+    count = len(gap)
+    left = [(kept.sum() - k) / (gap.sum() - g) for k, g in zip(kept, gap, strict=True)]
+    jackknife = np.sqrt((count - 1) * np.var(left))
+    np.testing.assert_allclose(curve.error[0], jackknife, rtol=0.5, atol=1e-6)
 
 
 def test_complete_and_minimal():
@@ -94,7 +105,10 @@ def test_a_task_that_the_model_cannot_do():
     curve = faithfulness(model, same, Circuit(GRAPH, GRAPH.valid))
     assert np.isnan(curve.faithfulness).all()
     flipped = dataclasses.replace(prompts, correct=prompts.wrong, wrong=prompts.correct)
-    with pytest.raises(ValueError, match="task: expected a clean metric above the corrupted"):
+    curve = faithfulness(model, flipped, Circuit(GRAPH, GRAPH.valid))
+    assert curve.clean < curve.corrupted
+    assert np.isnan(curve.faithfulness).all()
+    with pytest.raises(ValueError, match="task: expected a clean metric above 0 and above the"):
         smallest(model, flipped, scores())
 
 
