@@ -14,18 +14,17 @@ import numpy as np
 import tyro
 
 from jaxcompress import ablate as ablation
-from jaxcompress import check, files, runs, tasks, xla
 from jaxcompress import config as configs
+from jaxcompress import files, runs, tasks, xla
 from jaxcompress.commands import convert, distill, lora, overrides_of, prune
 from jaxcompress.compare import CompareConfig
 from jaxcompress.compare import compare as compare_models
 from jaxcompress.io.huggingface import load
-from jaxcompress.judge import add_faithfulness
 from jaxcompress.measure import cost
 from jaxcompress.mechanism import CircuitConfig
 from jaxcompress.mechanism import circuit as find_circuit
 from jaxcompress.report.tables import compare_table
-from jaxcompress.requirements import unmet
+from jaxcompress.requirements import minima_of, unmet
 
 __all__ = [
     "ablate",
@@ -74,12 +73,12 @@ def compare(
       >>> main(["compare", "builtin:teacher", "builtin:student", "count=32"])  # doctest: +SKIP
     """
     settings = configs.load(CompareConfig, config, quick=quick, overrides=overrides)
-    minima = _minima(require)
+    minima = minima_of(require)
+    measured = settings.faithfulness or "faithfulness" in minima
+    settings = dataclasses.replace(settings, faithfulness=measured)
     found = compare_models(
         teacher, student, settings.tasks, out, config=settings, overwrite=overwrite
     )
-    if "faithfulness" in minima:
-        add_faithfulness(found, load(teacher), load(student), settings.count, settings.seed)
     print(compare_table(found))
     print(f"\nReport: {(out / 'report.html').resolve()}")
     missed = unmet(found, minima)
@@ -95,17 +94,6 @@ def compare(
 
 class UnmetError(Exception):
     """A comparison that was required to come out better."""
-
-
-def _minima(require: Sequence[str]) -> dict[str, float]:
-    found = {}
-    for one in require:
-        name, _, value = one.partition("=")
-        try:
-            found[name] = float(value)
-        except ValueError:
-            raise check.fail("--require", "name=number, such as alignment=0.8", one) from None
-    return found
 
 
 def ablate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +24,9 @@ from jaxcompress.align import (
     profile,
     redundancy,
     robustness,
+    together,
 )
+from jaxcompress.carried import carried
 from jaxcompress.config import to_dict
 from jaxcompress.io.huggingface import load
 from jaxcompress.measure import cost
@@ -53,6 +56,8 @@ class CompareConfig:
       from_scratch: a model of the student's shape that never saw the teacher, for the null; or
         `null`. Left out if it does not share the tokenizer.
       bootstrap: samples of every bootstrap and permutation.
+      faithfulness: find the teacher's circuit of every task, and measure how much of the task its
+        image in the student carries.
     """
 
     teacher: str = "builtin:teacher"
@@ -63,6 +68,7 @@ class CompareConfig:
     replacement: str = "mean"
     from_scratch: str | None = None
     bootstrap: int = 10_000
+    faithfulness: bool = False
 
 
 def compare(
@@ -170,29 +176,33 @@ def _task(
         key: profile(model, prompts, **options)
         for key, model in {"teacher": teacher, "student": student, **others}.items()
     }
-    models = profiles.pop("teacher"), profiles.pop("student")
+    models, both = (profiles.pop("teacher"), profiles.pop("student")), (teacher, student)
+    strangers = {key: (measured, others[key]) for key, measured in profiles.items()}
+    found = jobs(*models, student, prompts, unrelated=strangers, seed=config.seed, **joint)
+    remove = functools.partial(together, teacher, prompts, **joint)
     alignment = align_profiles(*models, others=profiles, samples=config.bootstrap, seed=config.seed)
     scale = alignment.calibrated
     told = dataclasses.asdict(dataclasses.replace(alignment, calibrated=None))
     told["influence_part"] = alignment.influence_part
+    nulls, seed = profiles.values(), config.seed
+    image = (
+        carried(models, both, prompts, unrelated=nulls, seed=seed) if config.faithfulness else None
+    )
     return {
         "name": name,
         "count": len(prompts),
         "behaviour": _behaviour(teacher, student, prompts),
         "dependence": {
             role: _dependence(model.config, measured, config.bootstrap)
-            for role, model, measured in zip(
-                ("teacher", "student"), (teacher, student), models, strict=True
-            )
+            for role, model, measured in zip(("teacher", "student"), both, models, strict=True)
         },
         "alignment": told | {"calibrated": scale and scale.summary() | {"draws": scale.draws}},
-        "fate": dataclasses.asdict(fate(*models)),
-        "jobs": [dataclasses.asdict(job) for job in jobs(*models, student, prompts, **joint)],
+        "faithfulness": image and dataclasses.asdict(image),
+        "fate": dataclasses.asdict(fate(*models, found, remove)),
+        "jobs": [dataclasses.asdict(job) for job in found],
         "redundancy": {
             role: _redundancy(*redundancy(measured, model, prompts, **joint))
-            for role, measured, model in zip(
-                ("teacher", "student"), models, (teacher, student), strict=True
-            )
+            for role, measured, model in zip(("teacher", "student"), models, both, strict=True)
         },
         "shifted": _shifted(
             name, {"teacher": teacher, "student": student, **others}, prompts, config

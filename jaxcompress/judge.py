@@ -1,22 +1,20 @@
-"""How students of one teacher are judged: accuracy, alignment, brittleness, and its circuit."""
+"""How students of one teacher are judged: accuracy, alignment, brittleness."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
-from jaxcompress import ablate, check, circuits, examples, tasks
+from jaxcompress import ablate, check, examples, tasks
 from jaxcompress.align.calibrated import calibrated
 from jaxcompress.align.profile import profile
 from jaxcompress.align.robustness import drops
-from jaxcompress.align.score import score
 from jaxcompress.models import Gates, Model
 from jaxcompress.tasks import Prompts
 
-__all__ = ["Judge", "add_faithfulness", "carried"]
+__all__ = ["Judge"]
 
 
 class Judge:
@@ -92,70 +90,3 @@ class Judge:
             "brittleness": float(np.mean(fallen)),
             "worst": float(np.mean(worst)),
         }
-
-
-def carried(teacher: Model, student: Model, prompts: Prompts, *, target: float = 0.8) -> float:
-    """Faithfulness of the teacher's circuit in the student: does the same job live in its like?
-
-    The teacher's circuit is the smallest by EAP-IG that reaches `target`. A student component
-    belongs to its image if the teacher component most like it belongs to the circuit. All edges
-    between the components of the image stay clean, every other carries corrupted activations.
-
-    Args:
-      teacher: that can do the task.
-      student: likewise, of the same vocabulary.
-      prompts: clean and corrupted.
-      target: faithfulness of the circuit in the teacher.
-
-    Returns:
-      The share of the student's logit difference, clean minus corrupted, that the image carries;
-      0 if it is empty.
-
-    Raises:
-      ValueError: where one of the models cannot do the task.
-
-    Example:
-      >>> carried(teacher, student, prompts)  # doctest: +SKIP
-    """
-    found, _ = circuits.smallest(
-        teacher, prompts, circuits.attribute(teacher, prompts, method="eap-ig"), target
-    )
-    inside = set(found.nodes)
-    pairs = score(teacher, student, prompts, samples=1, progress=False).pairs
-    image = [_node(pair.student) for pair in pairs if _node(pair.teacher) in inside]
-    if not image:
-        return 0.0
-    mapped = circuits.Circuit.of_nodes(circuits.Graph.of(student.config), image)
-    return float(circuits.faithfulness(student, prompts, mapped).faithfulness[0])
-
-
-def add_faithfulness(
-    comparison: dict[str, Any], teacher: Any, student: Any, count: int, seed: int
-) -> None:
-    """Writes `carried` of every task into a comparison, as `faithfulness`.
-
-    Args:
-      comparison: as from `compare`; its tasks are changed in place.
-      teacher: the models that were compared.
-      student: likewise.
-      count: prompts of each task.
-      seed: of the prompts.
-
-    Raises:
-      ValueError: as `carried`.
-
-    Example:
-      >>> add_faithfulness({"tasks": []}, None, None, 8, 0)
-    """
-    for row in comparison["tasks"]:
-        prompts = tasks.get(
-            row["name"], teacher.tokenizer, count, jax.random.key(seed),
-            context=teacher.config.context,
-        )  # fmt: skip
-        row["faithfulness"] = {"value": carried(teacher, student, prompts)}
-
-
-def _node(name: str) -> str:
-    """The name in a graph of the component `head 0.1` or `mlp 0`."""
-    kind, _, place = name.partition(" ")
-    return f"a{place.replace('.', '.h')}" if kind == "head" else f"m{place}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,37 @@ import numpy as np
 from jaxcompress import check
 from jaxcompress.report.sections import field
 
-__all__ = ["unmet"]
+__all__ = ["minima_of", "unmet"]
+
+
+def minima_of(require: Sequence[str]) -> dict[str, float]:
+    """Requirements as they are given on the command line, by name.
+
+    Args:
+      require: such as "alignment=0.8".
+
+    Raises:
+      ValueError: for what is not a known name and a finite number.
+
+    Example:
+      >>> minima_of(["alignment=0.8", "retained=0.95"])
+      {'alignment': 0.8, 'retained': 0.95}
+      >>> minima_of(["alignment=nan"])
+      Traceback (most recent call last):
+      ...
+      ValueError: --require: expected name=number, such as alignment=0.8, got alignment=nan
+    """
+    found = {}
+    for one in require:
+        name, _, text = one.partition("=")
+        try:
+            value = float(text)
+        except ValueError:
+            value = np.nan
+        if not np.isfinite(value):
+            raise check.fail("--require", "name=number, such as alignment=0.8", one)
+        found[check.known("--require", name, _REQUIRED)] = value
+    return found
 
 
 def unmet(comparison: Mapping[str, Any], minima: Mapping[str, float]) -> dict[str, Any]:
@@ -24,7 +54,8 @@ def unmet(comparison: Mapping[str, Any], minima: Mapping[str, float]) -> dict[st
         * `published`, `mean_similarity`, `weighted`, `overlap`: means over the tasks;
         * `agreement`: share of prompts with the same answer; `accuracy`: the student's;
         * `retained`: the student's accuracy as a share of the teacher's;
-        * `faithfulness`: where a comparison has it: the worst task counts.
+        * `faithfulness`: what the image of the teacher's circuit carries beyond chance, where a
+          comparison has it (`CompareConfig.faithfulness`): the worst task counts.
 
     Returns:
       By name the value that is too low, `None` if it was not measured; empty if all are met.

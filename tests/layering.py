@@ -38,6 +38,7 @@ LAYERS = {
     **dict.fromkeys(("train", "io", "measure", "report", "config", "runs", "xla"), 3),
     **dict.fromkeys(
         (
+            "carried",
             "compare",
             "examples",
             "compress",

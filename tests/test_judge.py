@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxcompress import io, tasks
-from jaxcompress.judge import Judge, carried
+from jaxcompress.judge import Judge
 
 pytestmark = pytest.mark.slow
 
@@ -25,8 +25,6 @@ def test_a_model_is_its_own_student(student):
     np.testing.assert_allclose(found["alignment"], 1, atol=1e-6)
     assert 0 < found["brittleness"] < 100
     assert judge.effects(student).shape == (2, 8, 1)
-    # Its own circuit carries what it was found to carry, by nodes at least that of its edges.
-    assert carried(student, student, prompts) > 0.7
 
 
 def test_bad_input(student):

@@ -4,8 +4,9 @@ from jaxcompress.align.calibrated import Calibrated, calibrated, mean_of
 from jaxcompress.align.disguise import disguise
 from jaxcompress.align.factors import algorithm, shares
 from jaxcompress.align.fate import Fate, fate
-from jaxcompress.align.jobs import Job, jobs, redundancy
-from jaxcompress.align.measured import Profile
+from jaxcompress.align.floors import floors
+from jaxcompress.align.jobs import jobs, redundancy, together
+from jaxcompress.align.measured import Job, Profile
 from jaxcompress.align.profile import profile, similarities
 from jaxcompress.align.robustness import Robustness, robustness
 from jaxcompress.align.score import Alignment, Pair, align_profiles, score
@@ -23,6 +24,7 @@ __all__ = [
     "calibrated",
     "disguise",
     "fate",
+    "floors",
     "jobs",
     "mean_of",
     "profile",
@@ -31,4 +33,5 @@ __all__ = [
     "score",
     "shares",
     "similarities",
+    "together",
 ]

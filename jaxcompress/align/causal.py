@@ -19,7 +19,7 @@ from jaxcompress import check
 from jaxcompress.align.measured import Profile
 from jaxcompress.cka import pairwise_cka
 
-__all__ = ["MARKS", "marks", "masses"]
+__all__ = ["MARKS", "cosine", "marks", "masses"]
 
 MARKS = ("causal", "effects", "functional", "attention", "attention_with_sink")
 """Ways to compare two components; `causal` is the one that the score uses."""
@@ -88,6 +88,17 @@ def marks(
                 value[:h, :k] = _row_cosine(*rows)
         found[name] = np.clip(value, 0.0, 1.0)
     return found
+
+
+def cosine(x: np.ndarray, y: np.ndarray) -> float:
+    """Cosine of two marks, prompts and tokens together; 0 if one is 0.
+
+    Example:
+      >>> cosine(np.array([[1.0, 0.0]]), np.array([[1.0, 0.0]]))
+      1.0
+    """
+    norm = np.linalg.norm(x) * np.linalg.norm(y)
+    return float((x * y).sum() / norm) if norm > 0 else 0.0
 
 
 def _deviations(profile: Profile) -> np.ndarray:

@@ -3,44 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxcompress.ablate.forward import run, start
 from jaxcompress.ablate.interventions import components, replacements
 from jaxcompress.ablate.sweep import chunk_size, measure
-from jaxcompress.align.causal import marks
-from jaxcompress.align.measured import Profile
+from jaxcompress.align.causal import cosine, marks
+from jaxcompress.align.floors import floors, shuffled
+from jaxcompress.align.measured import Job, Profile
 from jaxcompress.align.profile import recorded
 from jaxcompress.align.robustness import drops
 from jaxcompress.tasks.prompts import Prompts
 
-__all__ = ["Job", "important", "jobs", "redundancy", "together"]
+__all__ = ["important", "jobs", "redundancy", "together"]
 
 _TOGETHER = 8  # groups that are measured at once
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """What a component of the teacher does, and the components of the student that do it.
-
-    Attributes:
-      teacher: name.
-      students: the set whose joint removal is most like its removal.
-      similarity: of the two removals, cosine of the logit changes.
-      alone: the same for the best single component.
-      drop_teacher: share of the clean logit difference that its removal costs, in percent.
-      drop_student: likewise for the set.
-    """
-
-    teacher: str
-    students: tuple[str, ...]
-    similarity: float
-    alone: float
-    drop_teacher: float
-    drop_student: float
 
 
 def together(
@@ -109,10 +89,12 @@ def jobs(
     model: Any,
     prompts: Prompts,
     *,
+    unrelated: Mapping[str, tuple[Profile, Any]] | None = None,
     threshold: float = 10.0,
-    most: int = 8,
+    most: int = 24,
     largest: int = 3,
     replacement: str = "mean",
+    seed: int = 0,
 ) -> tuple[Job, ...]:
     """For each teacher component that matters, the student components that do its job.
 
@@ -120,15 +102,23 @@ def jobs(
     first, the first two, ... of them removed together, and the set whose logit changes are most
     like the teacher's is kept. A larger set must gain at least 0.01.
 
+    The floor of a job is the largest of `floors.floors`, what the same search finds in unrelated
+    models, and what the set that was found reaches on shuffled prompts.
+
     Args:
       teacher: the profile.
       student: likewise, of the same prompts.
       model: the student.
       prompts: those of the profiles.
+      unrelated: by name, profiles and models that share with the teacher only the task.
       threshold: see `fate`.
       most: teacher components, the costliest first.
       largest: components in a set.
       replacement: as in the profiles.
+      seed: of the shuffles.
+
+    Returns:
+      The jobs, the costliest first; empty if the student cannot do the task.
 
     Example:
       >>> jobs(teacher_profile, student_profile, student, prompts)[0].students  # doctest: +SKIP
@@ -137,24 +127,65 @@ def jobs(
     chosen = important(teacher, threshold, most)
     if not chosen or not student.clean.mean() > 0:
         return ()
+    options: dict[str, Any] = {"largest": largest, "replacement": replacement}
+    found = _searched(teacher, chosen, student, model, prompts, **options)
+    sets = np.stack([one.logits for one in found])
+    by_chance = floors(teacher, student, seed=seed)[chosen]
+    by_chance = np.maximum(by_chance, np.diag(shuffled(sets, teacher.logits[chosen], seed=seed)))
+    for profile, other in (unrelated or {}).values():
+        null = _searched(teacher, chosen, profile, other, prompts, **options)
+        by_chance = np.maximum(by_chance, [one.similarity for one in null])
+    cost = drops(teacher.effects.mean(axis=1), float(teacher.clean.mean()))
+    fallen = drops([one.effect for one in found], float(student.clean.mean()))
+    return tuple(
+        Job(
+            teacher.names[t], one.parts, one.similarity, one.alone,
+            float(floor), float(cost[t]), float(drop),
+        )
+        for t, one, floor, drop in zip(chosen, found, by_chance, fallen, strict=True)
+    )  # fmt: skip
+
+
+class _Set(NamedTuple):
+    """The parts of a model whose joint removal is most like that of one of the teacher's."""
+
+    parts: tuple[str, ...]
+    similarity: float
+    alone: float
+    effect: float
+    logits: np.ndarray
+
+
+def _searched(
+    teacher: Profile,
+    chosen: Sequence[int],
+    student: Profile,
+    model: Any,
+    prompts: Prompts,
+    *,
+    largest: int,
+    replacement: str,
+) -> list[_Set]:
+    """The best set for each chosen teacher component."""
     alike = marks(student, teacher, across=True, only=("causal",))["causal"]
     order = np.argsort(-alike, axis=0)
-    names = np.array(student.names)
-    sets = [tuple(names[order[:size, t]]) for t in chosen for size in range(1, largest + 1)]
+    sets = [
+        tuple(student.names[i] for i in order[:size, t])
+        for t in chosen
+        for size in range(1, largest + 1)
+    ]
     effects, logits = together(model, prompts, sets, replacement=replacement)
-    drop = drops(effects.mean(axis=1), float(student.clean.mean()))
-    cost = drops(teacher.effects.mean(axis=1), float(teacher.clean.mean()))
     found = []
     for i, t in enumerate(chosen):
         rows = range(i * largest, (i + 1) * largest)
-        values = [_cosine(logits[row], teacher.logits[t]) for row in rows]
+        values = [cosine(logits[row], teacher.logits[t]) for row in rows]
         best = 0
         for j, value in enumerate(values):
             best = j if value > values[best] + 0.01 else best
         row = rows[best]
-        told = float(values[best]), float(values[0]), float(cost[t]), float(drop[row])
-        found.append(Job(teacher.names[t], tuple(map(str, sets[row])), *told))
-    return tuple(found)
+        effect = float(effects[row].mean())
+        found.append(_Set(sets[row], values[best], values[0], effect, logits[row]))
+    return found
 
 
 def redundancy(
@@ -195,8 +226,3 @@ def redundancy(
         for (i, j), value in zip(pairs, joint, strict=True):
             extra[i, j] = extra[j, i] = value - single[chosen[i]] - single[chosen[j]]
     return names, extra
-
-
-def _cosine(x: np.ndarray, y: np.ndarray) -> float:
-    norm = np.linalg.norm(x) * np.linalg.norm(y)
-    return float((x * y).sum() / norm) if norm > 0 else 0.0

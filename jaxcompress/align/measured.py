@@ -1,4 +1,4 @@
-"""What is known of one model on prompts, whoever measured it."""
+"""What is known of one model on prompts, and of two, whoever measured it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Profile"]
+__all__ = ["Job", "Profile"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,3 +41,26 @@ class Profile:
     logits: Any = None
     written: Any = None
     attention: Any = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What a component of the teacher does, and the components of the student that do it.
+
+    Attributes:
+      teacher: name.
+      students: the set whose joint removal is most like its removal.
+      similarity: of the two removals, cosine of the logit changes.
+      alone: the same for the best single component, the first of the set.
+      floor: likeness that chance can have; what is not above it says nothing.
+      drop_teacher: share of the clean logit difference that its removal costs, in percent.
+      drop_student: likewise for the set.
+    """
+
+    teacher: str
+    students: tuple[str, ...]
+    similarity: float
+    alone: float
+    floor: float
+    drop_teacher: float
+    drop_student: float

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jaxcompress.report.numbers import number, percent
 from jaxcompress.report.sections import field
 
-__all__ = ["Fate", "fates"]
+__all__ = ["Fate", "fates", "listed"]
 
 
 class Fate(NamedTuple):
@@ -29,21 +29,21 @@ def fates(task: Mapping[str, Any]) -> tuple[Fate, ...]:
     """The four lists of a task, each with its sentences.
 
     Example:
-      >>> task = {"fate": {"discarded": [{"teacher": "head 1.5", "drop_teacher": 14.3}]}}
-      >>> fates(task)[2].lines
+      >>> item = {"teachers": ["head 1.5"], "drop_teacher": 14.3}
+      >>> fates({"fate": {"discarded": [item]}})[2].lines
       ('head 1.5: removing it costs the teacher 14.3 %.',)
     """
     kinds = {
         "kept": (
-            "parts that matter in the teacher, as does the most similar one of the student",
+            "parts that matter in the teacher and whose job a part of the student does",
             _kept,
         ),
         "merged": (
-            "parts that matter in the teacher, several of which are most like one of the student's",
+            "parts that matter in the teacher and whose jobs one part of the student does",
             _merged,
         ),
         "discarded": (
-            "parts that matter in the teacher, but the most similar one of the student does not",
+            "parts that matter in the teacher and whose job no part of the student does",
             _discarded,
         ),
         "brittle": (
@@ -61,40 +61,63 @@ def fates(task: Mapping[str, Any]) -> tuple[Fate, ...]:
 
 def _kept(item: Any) -> str:
     return (
-        f"{_name(item, 'teacher')} lives on as {_name(item, 'student')}: removing it costs the "
-        f"teacher {percent(field(item, 'drop_teacher'))}, the student "
-        f"{percent(field(item, 'drop_student'))} (similarity {number(field(item, 'similarity'))})."
+        f"{_teachers(item)} lives on as {_student(item)}: removing it costs the teacher "
+        f"{percent(field(item, 'drop_teacher'))}, the student "
+        f"{percent(field(item, 'drop_student'))} ({_likeness(item)})."
     )
 
 
 def _merged(item: Any) -> str:
-    names = [str(name) for name in field(item, "teachers") or ["n/a"]]
-    together = " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
     if field(item, "drop_student") is None:
-        return f"{together} became {_name(item, 'student')}."
+        return f"{_teachers(item)} became {_student(item)}."
     return (
-        f"{together} became {_name(item, 'student')}: removing it costs the student "
-        f"{percent(item['drop_student'])}, removing one of them costs the teacher at most "
-        f"{percent(field(item, 'drop_teacher'))}."
+        f"{_teachers(item)} became {_student(item)}: removing it costs the student "
+        f"{percent(item['drop_student'])}, removing them together costs the teacher "
+        f"{percent(field(item, 'drop_teacher'))} ({_likeness(item)})."
     )
 
 
 def _discarded(item: Any) -> str:
     drop = percent(field(item, "drop_teacher"))
-    text = f"{_name(item, 'teacher')}: removing it costs the teacher {drop}"
+    text = f"{_teachers(item)}: removing it costs the teacher {drop}"
     if field(item, "student") is None:
         return text + "."
     other = percent(field(item, "drop_student"))
-    return f"{text}; removing {item['student']}, the most similar, costs the student {other}."
+    return f"{text}; most like it is {item['student']} ({_likeness(item)}), worth {other}."
 
 
 def _brittle(item: Any) -> str:
     return (
-        f"{_name(item, 'student')}, standing for {_name(item, 'teacher')}: removing it costs the "
-        f"student {percent(field(item, 'drop_student'))}, the teacher "
+        f"{_student(item)}, standing for {_teachers(item)}: removing it costs the student "
+        f"{percent(field(item, 'drop_student'))}, all it stands for costs the teacher "
         f"{percent(field(item, 'drop_teacher'))}."
     )
 
 
-def _name(item: Any, side: str) -> str:
-    return str(field(item, side) or "n/a")
+def _likeness(item: Any) -> str:
+    return f"likeness {number(field(item, 'similarity'))}, floor {number(field(item, 'floor'))}"
+
+
+def _teachers(item: Any) -> str:
+    return listed(field(item, "teachers") or ["n/a"])
+
+
+def _student(item: Any) -> str:
+    return str(field(item, "student") or "n/a")
+
+
+def listed(names: Sequence[Any], most: int | None = None) -> str:
+    """Names in a row, the last after "and".
+
+    Args:
+      names: at least one.
+      most: what is beyond is counted.
+
+    Example:
+      >>> listed(["mlp 1", "mlp 2", "mlp 3"]), listed(["a", "b", "c", "d"], 3)
+      ('mlp 1, mlp 2 and mlp 3', 'a, b and 2 more')
+    """
+    texts = [str(name) for name in names]
+    if most is not None and len(texts) > most:
+        texts = [*texts[: most - 1], f"{len(texts) - most + 1} more"]
+    return " and ".join([", ".join(texts[:-1]), texts[-1]] if texts[1:] else texts)

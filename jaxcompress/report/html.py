@@ -67,6 +67,7 @@ def _task(task: Mapping[str, Any], index: int) -> dict[str, Any]:
         "pairs": sections.pairs(task),
         "fates": fates(task),
         "jobs": jobs.jobs(task),
+        "image": jobs.image(task) if field(task, "faithfulness") else None,
         "redundancy": jobs.redundancy(task),
         "shifted": jobs.shifted(task),
         "rules": field(task, "fate", "rules") or "",

@@ -8,7 +8,7 @@ from typing import Any
 from jaxcompress.report.numbers import NA, number, percent, real
 from jaxcompress.report.sections import Section, field
 
-__all__ = ["jobs", "redundancy", "shifted"]
+__all__ = ["image", "jobs", "redundancy", "shifted"]
 
 _MODELS = (
     ("teacher", "teacher"),
@@ -24,13 +24,13 @@ def jobs(task: Mapping[str, Any]) -> Section:
 
     Example:
       >>> job = {"teacher": "mlp 3", "students": ["mlp 1", "head 1.2"], "similarity": 0.8,
-      ...        "alone": 0.6, "drop_teacher": 40.0, "drop_student": 70.0}
+      ...        "alone": 0.6, "floor": 0.25, "drop_teacher": 40.0, "drop_student": 70.0}
       >>> jobs({"jobs": [job]}).rows
-      (('mlp 3', '40.0 %', 'mlp 1 with head 1.2', '70.0 %', '0.800', '0.600'),)
+      (('mlp 3', '40.0 %', 'mlp 1 with head 1.2', '70.0 %', '0.800', '0.600', '0.250'),)
     """
     columns = (
         "teacher's part", "its removal costs", "student's parts for it", "their removal costs",
-        "likeness", "… of the best alone",
+        "likeness", "… of the best alone", "floor",
     )  # fmt: skip
     rows = tuple(
         (
@@ -40,14 +40,44 @@ def jobs(task: Mapping[str, Any]) -> Section:
             percent(field(job, "drop_student")),
             number(field(job, "similarity")),
             number(field(job, "alone")),
+            number(field(job, "floor")),
         )
         for job in field(task, "jobs") or ()
     )
     note = (
         "Parts of the student are removed together, up to three; likeness is the cosine of what "
-        "the two removals do to the logits."
+        "the two removals do to the logits. At the floor or below it, it says nothing: unrelated "
+        "models and shuffled prompts reach as much."
     )
     return Section(columns, rows, note if rows else "No part of the teacher matters by itself.")
+
+
+def image(task: Mapping[str, Any]) -> Section:
+    """What the parts of the student that are like the teacher's circuit carry, beside chance.
+
+    Example:
+      >>> found = {"value": 0.9, "raw": 0.95, "null": 0.5, "circuit": ["mlp 3"], "image": ["mlp 1"]}
+      >>> image({"faithfulness": found}).rows[0]
+      ('faithfulness beyond chance', '0.900')
+    """
+    found = field(task, "faithfulness")
+    if found is None or field(found, "refused"):
+        return Section(("", "this pair"), (), f"Not measured: {field(found, 'refused')}.")
+    parts = ((key, field(found, key) or []) for key in ("circuit", "image"))
+    names = {key: f"{len(names)}: {', '.join(names)}" if names else "none" for key, names in parts}
+    rows = (
+        ("faithfulness beyond chance", number(field(found, "value"))),
+        ("carried by the image", number(field(found, "raw"))),
+        ("carried by as many random parts", number(field(found, "null"))),
+        ("the teacher's circuit", names["circuit"]),
+        ("its image in the student", names["image"]),
+    )
+    note = (
+        "The circuit: the fewest parts of the teacher that keep 80 % of the task. Its image: the "
+        "student's parts whose likeness with one of them is above its floor. Carried: share of "
+        "the student's logit difference when all else is corrupted."
+    )
+    return Section(("", "this pair"), rows, note)
 
 
 def redundancy(task: Mapping[str, Any]) -> Section:

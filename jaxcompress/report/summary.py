@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from jaxcompress.report.fates import listed
+
 __all__ = ["summarise"]
 
 
@@ -118,26 +120,24 @@ def _fates(task: Mapping[str, Any]) -> str:
     fate = task["fate"]
     parts = []
     for item in sorted(fate["kept"], key=lambda x: -x["drop_teacher"])[:3]:
-        parts.append(f"kept {item['teacher']} (as {item['student']})")
+        parts.append(f"kept {listed(item['teachers'])} (as {item['student']})")
     for item in sorted(fate["merged"], key=lambda x: -x["drop_teacher"])[:2]:
-        parts.append(f"merged {_list(item['teachers'])} into {item['student']}")
+        parts.append(f"merged {listed(item['teachers'], 4)} into {item['student']}")
     for item in sorted(fate["discarded"], key=lambda x: -x["drop_teacher"])[:2]:
-        parts.append(f"discarded {item['teacher']}")
+        parts.append(f"discarded {listed(item['teachers'])}")
     for item in sorted(fate["brittle"], key=lambda x: -x["drop_student"])[:2]:
         parts.append(
             f"made brittle {item['student']} (its loss costs {item['drop_student']:.0f} %)"
         )
     title = _title(task["name"])
+    for role in ("teacher", "student"):
+        if not (task["dependence"][role]["clean"] or 0) > 0:
+            return f"{title}: the {role} cannot do this task, so nothing is said of its parts."
     if not parts:
         return f"{title}: no single component of the teacher matters much."
     outcomes = ("kept", "merged", "discarded", "brittle")
     counts = ", ".join(f"{len(fate[outcome])} {outcome}" for outcome in outcomes)
     return f"{title} ({counts}): {'; '.join(parts)}."
-
-
-def _list(names: list[str]) -> str:
-    names = names if len(names) <= 4 else [*names[:3], f"{len(names) - 3} more"]
-    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
 
 
 def _title(name: str) -> str:

@@ -78,3 +78,7 @@ def test_a_model_does_its_own_jobs(model, prompts, measured):
         assert job.students == (job.teacher,)
         assert job.similarity == pytest.approx(1.0, abs=1e-4)
         assert job.drop_student == pytest.approx(job.drop_teacher, abs=0.01)
+        assert 0.25 <= job.floor < job.similarity
+    # What an unrelated model does as well says nothing.
+    null = jobs(measured, measured, model, prompts, unrelated={"same": (measured, model)})
+    assert all(job.floor == pytest.approx(1.0, abs=1e-4) for job in null)

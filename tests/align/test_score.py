@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxcompress.align import Profile, fate, profile, score, similarities
+from jaxcompress.align import profile, score, similarities
 from jaxcompress.align.score import influence, overlap, published, weighted
 from jaxcompress.models import ModelConfig, create
 from jaxcompress.tasks import Prompts
@@ -166,44 +163,3 @@ def test_profiles_of_different_prompts_are_refused(prompts: Prompts):
     )
     with pytest.raises(ValueError, match="expected the same prompts for both models"):
         similarities(profile(model(0), prompts), profile(model(0), trimmed))
-
-
-def made_up(drops: dict[str, float], patterns: jax.Array) -> Profile:
-    """A profile of heads with given drops in percent and one-hot attention."""
-    values = np.array([list(drops.values())]).T
-    return Profile(
-        names=(*drops, "mlp 0"),
-        heads=len(drops),
-        effects=np.concatenate([-values / 100, [[0.0]]]).repeat(5, axis=1),
-        clean=np.ones(5),
-        patterns=patterns,
-        rows=jnp.ones(patterns.shape[1]),
-        outputs=jax.random.normal(jax.random.key(0), (1, 9, 4)),
-    )
-
-
-def test_fates():
-    looks = jnp.eye(4)[:, None].repeat(2, axis=1)  # four unlike patterns
-    teacher = made_up(
-        {"head 0.0": 30, "head 0.1": 20, "head 0.2": 25, "head 0.3": 15, "head 1.0": 2},
-        looks[jnp.array([0, 1, 1, 2, 3])],
-    )
-    student = made_up({"head 0.0": 35, "head 0.1": 60, "head 0.2": 1, "head 0.3": 80}, looks)
-    found = fate(teacher, student)
-    assert [(k["teacher"], k["student"]) for k in found.kept] == [("head 0.0", "head 0.0")]
-    assert [(m["teachers"], m["student"]) for m in found.merged] == [
-        (["head 0.1", "head 0.2"], "head 0.1")
-    ]
-    assert [(d["teacher"], d["student"]) for d in found.discarded] == [("head 0.3", "head 0.2")]
-    # 60 % is more than twice the 25 % of what it stands for; 80 % far more than the 2 %.
-    assert [b["student"] for b in found.brittle] == ["head 0.1", "head 0.3"]
-    assert found.kept[0]["similarity"] == pytest.approx(1.0)
-    assert "10 %" in found.rules
-
-
-def test_without_a_logit_difference_nothing_has_a_fate():
-    looks = jnp.eye(2)[:, None]
-    lost = made_up({"head 0.0": 50, "head 0.1": 50}, looks)
-    lost = dataclasses.replace(lost, clean=-lost.clean)
-    found = fate(lost, lost)
-    assert not (found.kept or found.merged or found.discarded or found.brittle)

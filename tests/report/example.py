@@ -97,6 +97,14 @@ def _numerals(random: np.random.Generator, heads: int) -> dict[str, Any]:
         },
         "dependence": {"teacher": teacher, "student": student},
         "alignment": _alignment(_pairs(random, teacher, student)),
+        "faithfulness": {
+            "value": 0.44,
+            "raw": 0.52,
+            "null": 0.14,
+            "refused": "",
+            "circuit": ["head 7.11", "head 10.7", "mlp 0", "mlp 2"],
+            "image": ["head 2.4", "mlp 1"],
+        },
         "fate": _fate(),
         "jobs": _jobs(),
         "redundancy": {
@@ -114,8 +122,9 @@ def _jobs() -> list[dict[str, Any]]:
     costs = {"drop_teacher": 47.1, "drop_student": 103.9}
     return [
         {"teacher": "head 7.11", "students": ["head 2.4", "mlp 3"], "similarity": 0.62,
-         "alone": 0.51} | costs,
-        {"teacher": "mlp 2", "students": ["mlp 1"], "similarity": 0.7, "alone": 0.7} | costs,
+         "alone": 0.51, "floor": 0.25} | costs,
+        {"teacher": "mlp 2", "students": ["mlp 1"], "similarity": 0.7, "alone": 0.7,
+         "floor": 0.31} | costs,
     ]  # fmt: skip
 
 
@@ -149,7 +158,13 @@ def _broken(random: np.random.Generator, heads: int) -> dict[str, Any]:
     alignment["nulls"]["untrained_student"] = None
     alignment["nulls"]["random_matching"]["overlap"] = {"mean": None, "sd": None, "p": None}
     task["fate"] = {"kept": [], "merged": [], "discarded": [], "brittle": [], "rules": "None."}
-    task |= {"jobs": [], "redundancy": {"teacher": [], "student": []}, "shifted": []}
+    refused = {"value": None, "refused": "the student cannot do this task"}
+    task |= {
+        "faithfulness": refused,
+        "jobs": [],
+        "redundancy": {"teacher": [], "student": []},
+        "shifted": [],
+    }
     return task
 
 
@@ -264,22 +279,22 @@ def _fate() -> dict[str, Any]:
     discarded = [(7, 10, 15.01), (8, 8, 13.32), (8, 6, 10.9)]
     return {
         "kept": [
-            {"teacher": "head 7.11", "student": "head 3.11", "drop_teacher": 47.12,
-             "drop_student": 86.29, "similarity": 0.94},
-            {"teacher": "head 9.1", "student": "head 4.1", "drop_teacher": 8.78,
-             "drop_student": 96.25, "similarity": 0.91},
+            {"teachers": ["head 7.11"], "student": "head 3.11", "drop_teacher": 47.12,
+             "drop_student": 86.29, "similarity": 0.94, "floor": 0.25},
+            {"teachers": ["head 9.1"], "student": "head 4.1", "drop_teacher": 8.78,
+             "drop_student": 96.25, "similarity": 0.91, "floor": 0.3},
         ],
         "merged": [
-            {"teacher": "head 1.5", "teachers": ["head 1.5", "head 4.4", "head 6.6"],
-             "student": "head 2.4", "drop_teacher": 14.3, "drop_student": 100.0},
+            {"teachers": ["head 1.5", "head 4.4", "head 6.6"], "student": "head 2.4",
+             "drop_teacher": 34.3, "drop_student": 100.0, "similarity": 0.7, "floor": 0.25},
         ],
         "discarded": [
-            {"teacher": f"head {layer}.{head}", "student": "head 5.0", "drop_teacher": drop,
-             "drop_student": 0.4}
+            {"teachers": [f"head {layer}.{head}"], "student": "head 5.0", "drop_teacher": drop,
+             "drop_student": 0.4, "similarity": 0.12, "floor": 0.25}
             for layer, head, drop in discarded
         ],
         "brittle": [
-            {"student": f"head 0.{i}", "teacher": f"head 0.{i}", "drop_teacher": 1.2 + i / 10,
+            {"student": f"head 0.{i}", "teachers": [f"head 0.{i}"], "drop_teacher": 1.2 + i / 10,
              "drop_student": 91.52 - i} for i in range(11)
         ],
         "rules": "A component matters if removing it costs at least 10 % of the clean logit "
