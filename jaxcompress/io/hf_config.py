@@ -249,7 +249,8 @@ def _refuse_wrong_types(fields: Mapping[str, Any], family: _Family, where: str) 
         if wrong_bool or not isinstance(value, kinds[field.type]):
             expected = f"a value of type {'str' if field.type == 'Activation' else field.type}"
             raise check.fail(f"{where}: {family.keys[field.name]}", expected, repr(value))
-        if field.type == "int" and value < (field.name != "token_types"):
+        least = 0 if field.name == "token_types" else 1
+        if field.type == "int" and isinstance(value, int) and value < least:
             raise check.fail(f"{where}: {family.keys[field.name]}", "a positive number", value)
 
 
@@ -275,7 +276,8 @@ def _read_rope(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
         if missing:
             raise check.fail(f"{where}: rope_scaling", ", ".join(missing), "no such keys")
         values = {ours: _number(rope.pop(name), name, where) for ours, name in names.items()}
-        scaling = RopeScaling(**values | {"original": int(values["original"])})
+        original = int(values.pop("original"))
+        scaling = RopeScaling(**values, original=original)
     else:
         raise check.fail(f"{where}: rope_type", "'default' or 'llama3'", repr(kind))
     if rope:
