@@ -16,7 +16,7 @@ from jaxcompress.compare import compare
 from jaxcompress.compress import PruneConfig, prune_model
 from jaxcompress.finetune import DistillConfig, LoraConfig, adapt, distil
 from jaxcompress.io import export, peft, provenance
-from jaxcompress.io.huggingface import load
+from jaxcompress.io.huggingface import load, resolve
 from jaxcompress.models import Model
 from jaxcompress.report.tables import compare_table
 
@@ -196,7 +196,7 @@ def convert(
     """
     asked = _asked(report, report_tasks, overwrite)
     store = {"float32": np.float32, "float16": np.float16}[dtype]
-    record = provenance.record_of(model)
+    record = provenance.record_of(resolve(model))
     export.save(
         load(model), out, form=form, overwrite=overwrite, store=lambda x: x.astype(store),
         compression=record,

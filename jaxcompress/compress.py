@@ -14,9 +14,9 @@ import numpy as np
 from jaxcompress import check, circuits, files, prune
 from jaxcompress import config as configs
 from jaxcompress.examples import Data, batches, mean_loss, similarity, together, under_gates
-from jaxcompress.io import provenance
 from jaxcompress.io.export import MARKER, Form, save, settled
-from jaxcompress.io.huggingface import load
+from jaxcompress.io.huggingface import load, resolve
+from jaxcompress.io.provenance import carried, record_of
 from jaxcompress.learned import LearnConfig, learned_scores
 from jaxcompress.models import Gates, Model
 from jaxcompress.prune.schedule import cubic
@@ -198,7 +198,7 @@ def prune_model(
     record: dict[str, Any] = {
         "teacher": str(source),
         "recipe": configs.to_dict(config),
-        **provenance.carried(source, prune.kept(model, gates)),
+        **carried(source, record_of(resolve(source)), prune.kept(model, gates)),
         "parameters": {
             "before": prune.parameters(model.config),
             "after": prune.parameters(small.config),

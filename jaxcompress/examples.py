@@ -22,7 +22,6 @@ __all__ = [
     "judged",
     "mean_loss",
     "similarity",
-    "speaking",
     "together",
     "under_gates",
 ]
@@ -153,23 +152,6 @@ def _text(model: Model, data: Data) -> tuple[Any, np.ndarray]:
     arrays = files.read_npz(text, ("tokens", "lengths"))
     tokens = arrays["tokens"][:, :context].astype(np.int32)
     return tokens, (np.arange(tokens.shape[1]) < arrays["lengths"][:, None]).astype(np.int32)
-
-
-def speaking(model: Model) -> Model:
-    """The model, if it says anything that it can be trained to say otherwise.
-
-    Raises:
-      ValueError: for an encoder without a language-model head.
-
-    Example:
-      >>> from jaxcompress.io.huggingface import load
-      >>> speaking(load("builtin:student")).config.head
-      'linear'
-    """
-    if model.config.head == "none":
-        expected = "one with a language-model head, whose words can be trained"
-        raise check.fail(model.name or "model", expected, "an encoder without one")
-    return model
 
 
 def together(model: Model, data: Data) -> Any:

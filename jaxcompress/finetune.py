@@ -14,10 +14,11 @@ import jax
 from jaxcompress import check, files, lora, prune, train
 from jaxcompress import config as configs
 from jaxcompress.distill import losses
-from jaxcompress.examples import Data, batches, mean_loss, speaking, together
+from jaxcompress.examples import Data, batches, mean_loss, together
 from jaxcompress.fitting import LoggerName, fitted
-from jaxcompress.io import export, peft, provenance
-from jaxcompress.io.huggingface import load
+from jaxcompress.io import export, peft
+from jaxcompress.io.huggingface import load, resolve
+from jaxcompress.io.provenance import carried, record_of
 from jaxcompress.lora.adapters import Adapter
 from jaxcompress.models import Model
 
@@ -165,7 +166,7 @@ def distil(
         "student": student,
         "recipe": configs.to_dict(config),
         "loss": {name: nats(model) for name, model in models.items()},
-        **provenance.carried(student),
+        **carried(student, record_of(resolve(student))),
     }
     export.save(done, out, form=form, overwrite=overwrite, compression=record)
     return record
@@ -198,7 +199,7 @@ def distilled(
       2
     """
     check.known("loss", config.loss, (*_LOSSES, "cross_entropy"))
-    _speak_alike(speaking(teacher), speaking(student))
+    _speak_alike(prune.speaking(teacher), prune.speaking(student))
     found, loss = together(student, config.data), _distillation(student, teacher, config)
     if extra is not None:
         loss = _with_extra(loss, extra)
@@ -263,7 +264,10 @@ def adapt(
     adapter = adapted(model, config)
     done = model.replace(params=lora.merge(model.params, adapter))
     record = {"teacher": source, "recipe": configs.to_dict(config)}
-    record |= {"loss": {"before": nats(model), "after": nats(done)}, **provenance.carried(source)}
+    record |= {
+        "loss": {"before": nats(model), "after": nats(done)},
+        **carried(source, record_of(resolve(source))),
+    }
     peft.save_adapter(model, adapter, out, overwrite=overwrite, compression=record)
     if config.merged is not None:
         export.save(done, config.merged, form=form, overwrite=overwrite, compression=record)
@@ -286,7 +290,7 @@ def adapted(model: Model, config: LoraConfig, *, progress: bool = True) -> Adapt
       >>> config = LoraConfig(steps=21, batch=2, data=Data(tasks=("months",), count=2))
       >>> adapter = adapted(load("builtin:student"), config, progress=False)
     """
-    adapter = _blank(speaking(model), config)
+    adapter = _blank(prune.speaking(model), config)
     start = lora.trainable(adapter)
 
     def loss(trained: Any, batch: Any, key: Any) -> tuple[Any, dict[str, Any]]:
@@ -355,7 +359,7 @@ def _with_extra(loss: Any, extra: Callable[[Any, Any], jax.Array]) -> Callable[.
 def _held_out(model: Model, data: Data) -> Callable[[Model], float]:
     """Nats of such a model on prompts or rows that are not trained on; drawn at once."""
     smaller = dataclasses.replace(data, count=min(data.count, 256))
-    found, loss = batches(speaking(model), smaller, held_out=True)
+    found, loss = batches(prune.speaking(model), smaller, held_out=True)
 
     def nats(model: Model) -> float:
         value = mean_loss(model, found, loss)

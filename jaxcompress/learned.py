@@ -12,10 +12,9 @@ import jax.numpy as jnp
 
 from jaxcompress import check, train, tree
 from jaxcompress.distill import losses
-from jaxcompress.examples import speaking
 from jaxcompress.matrices import layout_of, matrices, restored
 from jaxcompress.models import Gates, Model
-from jaxcompress.prune import l0, patterns, regularizers, size, targets
+from jaxcompress.prune import l0, patterns, regularizers, size, speaking, targets
 from jaxcompress.prune.schedule import cubic
 from jaxcompress.prune.scores import marked
 

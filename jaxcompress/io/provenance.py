@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from jaxcompress import check
-from jaxcompress.io.huggingface import resolve
 
 __all__ = ["FILE", "carried", "composed", "record_of"]
 
@@ -17,20 +16,20 @@ FILE = "compression.json"
 _INDEXED = ("layers", "heads", "neurons", "width")
 
 
-def record_of(source: str | Path) -> dict[str, Any] | None:
+def record_of(directory: str | Path) -> dict[str, Any] | None:
     """What `save` wrote about how a model was compressed; `None` if nothing is there.
 
     Args:
-      source: as for `load`.
+      directory: of the model.
 
     Raises:
       ValueError: if the file is no JSON object.
 
     Example:
-      >>> record_of("builtin:student") is None
+      >>> record_of("no-such-folder") is None
       True
     """
-    path = resolve(source) / FILE
+    path = Path(directory) / FILE
     if not path.is_file():
         return None
     try:
@@ -42,11 +41,14 @@ def record_of(source: str | Path) -> dict[str, Any] | None:
     return record
 
 
-def carried(source: str | Path, kept: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def carried(
+    source: str, record: Mapping[str, Any] | None, kept: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """What the record of a model says of the one it was made from: `whole`, `kept` and `earlier`.
 
     Args:
-      source: the model it was made from, as for `load`.
+      source: name of the model it was made from.
+      record: of that model.
       kept: of `prune.kept`, if components were cut out: indices in that model.
 
     Returns:
@@ -54,19 +56,18 @@ def carried(source: str | Path, kept: Mapping[str, Any] | None = None) -> dict[s
       `earlier`: the record of `source`, if it has one.
 
     Example:
-      >>> carried("builtin:student", {"layers": [1]})
+      >>> carried("builtin:student", None, {"layers": [1]})
       {'whole': 'builtin:student', 'kept': {'layers': [1]}}
-      >>> carried("builtin:student")
+      >>> carried("builtin:student", None)
       {}
     """
-    record = record_of(source)
     if record is None:
-        return {} if kept is None else {"whole": str(source), "kept": dict(kept)}
-    whole, before = record.get("whole", str(source)), record.get("kept")
+        return {} if kept is None else {"whole": source, "kept": dict(kept)}
+    whole, before = record.get("whole", source), record.get("kept")
     if kept is not None:
         before = kept if before is None else composed(before, kept)
     found = {} if before is None else {"whole": whole, "kept": dict(before)}
-    return found | {"earlier": record}
+    return found | {"earlier": dict(record)}
 
 
 def composed(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,15 +8,18 @@ from jaxcompress.prune.calibrate import (
     embedding,
     masked_token,
     next_token,
+    speaking,
     targets,
 )
 from jaxcompress.prune.criteria import CRITERIA, from_sums, score
+from jaxcompress.prune.kernels import WEIGHT_CRITERIA, prune_weights
 from jaxcompress.prune.select import budget, select
 from jaxcompress.prune.shrink import fold, kept, pad, shrink
 from jaxcompress.prune.size import flops_per_token, parameters
 
 __all__ = [
     "CRITERIA",
+    "WEIGHT_CRITERIA",
     "Masked",
     "Text",
     "answer",
@@ -31,8 +34,10 @@ __all__ = [
     "next_token",
     "pad",
     "parameters",
+    "prune_weights",
     "score",
     "select",
     "shrink",
+    "speaking",
     "targets",
 ]

@@ -46,6 +46,7 @@ __all__ = [
     "embedding",
     "masked_token",
     "next_token",
+    "speaking",
     "targets",
 ]
 
@@ -154,6 +155,23 @@ def targets(batch: Any) -> tuple[jax.Array, jax.Array]:
         return jnp.maximum(batch.labels, 0), batch.labels >= 0
     labels = jnp.pad(batch.tokens[:, 1:], ((0, 0), (0, 1)))
     return labels, jnp.pad(real[:, 1:] & real[:, :-1], ((0, 0), (0, 1)))
+
+
+def speaking(model: Any) -> Any:
+    """The model, if it says anything that it can be trained to say otherwise.
+
+    Raises:
+      ValueError: for an encoder without a language-model head.
+
+    Example:
+      >>> from jaxcompress.io import load
+      >>> speaking(load("builtin:student")).config.head
+      'linear'
+    """
+    if model.config.head == "none":
+        expected = "one with a language-model head, whose words can be trained"
+        raise check.fail(model.name or "model", expected, "an encoder without one")
+    return model
 
 
 def calibrate(
