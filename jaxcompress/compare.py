@@ -33,11 +33,9 @@ from jaxcompress.measure import cost
 from jaxcompress.models import Model, create
 from jaxcompress.report.html import compare_page
 from jaxcompress.report.summary import summarise
+from jaxcompress.tokenized import refuse_other_tokenizer
 
 __all__ = ["CompareConfig", "compare", "measure_pair"]
-
-# Tokenizers of one vocabulary may still lower letters, split, or add tokens in ways of their own.
-_PROBE = "When Aaron and Mary went to the store, 1 2 3 four in January  1999."
 
 DEFAULT_TASKS = ("numerals", "number_words", "months", "ioi", "greater_than", "induction")
 
@@ -126,7 +124,7 @@ def measure_pair(
     Example:
       >>> measure_pair(load("gpt2"), load("distilgpt2"), CompareConfig())  # doctest: +SKIP
     """
-    _same_tokenizer(teacher, student)
+    _refuse_other_tokenizer(teacher, student)
     check.known("replacement", config.replacement, ablate.REPLACEMENTS)
     check.integer("bootstrap", config.bootstrap, 1)
     check.integer("seed", config.seed, 0)
@@ -296,27 +294,16 @@ def _others(student: Model, teacher: Model, config: CompareConfig) -> dict[str, 
         source = "builtin:from-scratch"
     if source is not None:
         scratch = load(source)
-        _same_tokenizer(teacher, scratch)
+        _refuse_other_tokenizer(teacher, scratch)
         others["from_scratch"] = scratch
     return others
 
 
-def _same_tokenizer(teacher: Model, other: Model) -> None:
+def _refuse_other_tokenizer(teacher: Model, other: Model) -> None:
     for model in (teacher, other):
         if model.tokenizer is None:
             raise check.fail(model.name or "model", "a model with a tokenizer", "none in its files")
-    ours, theirs = teacher.tokenizer.get_vocab(), other.tokenizer.get_vocab()
-    if ours != theirs:
-        example = sorted(set(ours.items()) ^ set(theirs.items()))[0]
-        got = f"{len(ours)} and {len(theirs)} tokens, differing for example at {example[0]!r}"
-        raise check.fail(f"{teacher.name} and {other.name}", "one tokenizer for both", got)
-    ours, theirs = (list(model.tokenizer(_PROBE)["input_ids"]) for model in (teacher, other))
-    if ours != theirs:
-        got = f"{_PROBE!r} as {ours[:8]}... and {theirs[:8]}..."
-        raise check.fail(f"{teacher.name} and {other.name}", "one tokenizer for both", got)
-    if teacher.config.vocab != other.config.vocab:
-        got = f"{teacher.config.vocab} and {other.config.vocab} embeddings"
-        raise check.fail(f"{teacher.name} and {other.name}", "one vocabulary for both", got)
+    refuse_other_tokenizer(teacher, other)
 
 
 def _loaded(model: str | Model) -> Model:

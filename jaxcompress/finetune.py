@@ -21,6 +21,7 @@ from jaxcompress.io.huggingface import load, resolve
 from jaxcompress.io.provenance import carried, record_of
 from jaxcompress.lora.adapters import Adapter
 from jaxcompress.models import Model
+from jaxcompress.tokenized import refuse_other_tokenizer
 
 __all__ = [
     "DistillConfig",
@@ -199,7 +200,7 @@ def distilled(
       2
     """
     check.known("loss", config.loss, (*_LOSSES, "cross_entropy"))
-    _speak_alike(prune.speaking(teacher), prune.speaking(student))
+    refuse_other_tokenizer(prune.speaking(teacher), prune.speaking(student))
     found, loss = together(student, config.data), _distillation(student, teacher, config)
     if extra is not None:
         loss = _with_extra(loss, extra)
@@ -313,19 +314,6 @@ def _blank(model: Model, config: LoraConfig) -> Adapter:
         model.params, config.targets, rank=config.rank, alpha=config.alpha,
         variant=config.variant, key=jax.random.key(config.seed),
     )  # fmt: skip
-
-
-def _speak_alike(teacher: Model, student: Model) -> None:
-    """Raises unless what one model says can be compared with what the other does."""
-    if teacher.config.vocab != student.config.vocab:
-        raise check.fail("student", f"a vocabulary of {teacher.config.vocab}", student.config.vocab)
-    if teacher.tokenizer is None or student.tokenizer is None:
-        return
-    theirs, ours = (set(model.tokenizer.get_vocab().items()) for model in (teacher, student))
-    if theirs != ours:
-        example = min(theirs ^ ours)
-        expected = "the tokenizer of its teacher"
-        raise check.fail("student", expected, f"one that differs, for example at {example!r}")
 
 
 def _distillation(student: Model, teacher: Model, config: DistillConfig) -> Callable[..., Any]:

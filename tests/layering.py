@@ -35,7 +35,7 @@ LAYERS = {
         ),
         2,
     ),
-    **dict.fromkeys(("train", "io", "measure", "report", "config", "runs", "xla"), 3),
+    **dict.fromkeys(("train", "io", "measure", "report", "config", "runs", "tokenized", "xla"), 3),
     **dict.fromkeys(
         (
             "carried",

@@ -121,11 +121,11 @@ def refused(monkeypatch, call, message):
 def test_vocabularies_must_agree(folder):
     teacher = tiny()
     smaller = ModelConfig(**{**vars(teacher.config), "vocab": 5})
-    with pytest.raises(ValueError, match="student: expected a vocabulary of"):
+    with pytest.raises(ValueError, match="expected one vocabulary for both, got"):
         distilled(teacher, create(smaller, randomized(smaller)), DistillConfig(data=DATA))
     words = {word: i for i, word in enumerate(reversed(teacher.tokenizer.get_vocab()))}
     other = teacher.replace(tokenizer=types.SimpleNamespace(get_vocab=lambda: words))
-    with pytest.raises(ValueError, match="student: expected the tokenizer of its teacher"):
+    with pytest.raises(ValueError, match="expected one tokenizer for both, got"):
         distilled(teacher, other, DistillConfig(data=DATA))
 
 
