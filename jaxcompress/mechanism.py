@@ -23,6 +23,10 @@ from jaxcompress.report.sections import Section
 __all__ = ["CircuitConfig", "circuit"]
 
 _NODES = 16  # rows of the map of positions
+_ROLES = {
+    "previous": "previous token", "duplicate": "duplicate", "induction": "induction",
+    "sink": "first position", "positional": "places only", "copying (weights)": "copies",
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,19 +35,22 @@ class CircuitConfig:
 
     Attributes:
       task: one of `tasks.NAMES`.
-      count: prompts to score edges on, and as many others to evaluate on.
+      count: prompts to score edges on, as many others to choose the size on, and as many others to
+        evaluate on.
       seed: of the prompts.
       method: one of `circuits.METHODS`.
       steps: of the integrals.
       metric: a name of `tasks.METRICS`.
       replacement: what edges outside the circuit carry: `resample` or `mean`.
       target: faithfulness that the smallest circuit must reach.
+      errors: by how many standard errors over the prompts that it is chosen on.
       edges: take this many edges instead.
       how: `top` or `greedy`.
       batch: prompts at a time; left out, chosen by memory.
       memory: MiB that a step may take; left out, 1 GiB or half of what an accelerator has free.
       positions: draw where in the prompt the nodes write what matters, for the largest group of
         prompts that are aligned word by word.
+      roles: say what the circuit's heads look at on random tokens, see `circuits.roles`.
     """
 
     task: str = "ioi"
@@ -54,11 +61,13 @@ class CircuitConfig:
     metric: str = "logit_difference"
     replacement: Literal["resample", "mean"] = "resample"
     target: float = 0.8
+    errors: float = 1.64
     edges: int | None = None
     how: Literal["top", "greedy"] = "top"
     batch: int | None = None
     memory: int | None = None
     positions: bool = True
+    roles: bool = True
 
 
 def circuit(
@@ -73,8 +82,10 @@ def circuit(
       overwrite: replace an earlier run in that folder.
 
     Returns:
-      What was found, as plain data: `edges`, `share` of all edges, `faithfulness`, `cpr`, `cmd`,
-      `completeness`, `clean` and `corrupted` metric, `nodes`; `warning` where the model cannot do
+      What was found, as plain data: `edges`, `share` of all edges, `nodes`; on prompts that it was
+      neither scored nor chosen on, `faithfulness` with its standard `error`, `cpr`, `cmd` (ranked
+      by size, as MIB's), `completeness`, `clean` and `corrupted` metric; `roles` of its heads;
+      `warning` where the model cannot do
       the task: then faithfulness is `None` and the circuit the edges that move the metric most.
 
     Raises:
@@ -92,22 +103,22 @@ def circuit(
     model = load(source) if isinstance(source, str) else source
     if model.tokenizer is None:
         raise check.fail("model", "one with a tokenizer", "none in its directory")
-    keys = jax.random.split(jax.random.key(config.seed))
+    keys = jax.random.split(jax.random.key(config.seed), 3)
     context = model.config.context
-    seen, other = (
+    drawn = tuple(
         tasks.get(config.task, model.tokenizer, config.count, key, context=context) for key in keys
     )
-    found, record, curve = _find(model, seen, other, config)
+    found, record, curve = _find(model, drawn, config)
     name = source if isinstance(source, str) else source.name
     about = {"model": name, "task": config.task, "method": config.method, "metric": config.metric}
     found = dataclasses.replace(found, about=about)
-    record = about | record
+    record = about | record | {"roles": _roles(model, found, config) if config.roles else []}
     folder = runs.start(out, config, config.seed, overwrite=overwrite).directory
     found.save(folder / "circuit.json")
     files.write_text(folder / "result.json", json.dumps(record, indent=2) + "\n")
     files.write_bytes(folder / "circuit.svg", circuit_svg(found))
     files.write_bytes(folder / "circuit.png", circuit_png(found))
-    where = _where(model, seen, found, config) if config.positions and len(found) else None
+    where = _where(model, drawn[0], found, config) if config.positions and len(found) else None
     files.write_text(folder / "report.html", _page(found, record, curve, where, config))
     return record
 
@@ -154,17 +165,17 @@ def _shared(config: CircuitConfig) -> dict[str, Any]:
     return shared | {"batch": config.batch, "memory": memory}
 
 
-def _find(model, seen, other, config) -> tuple[circuits.Circuit, dict[str, Any], Any]:
+def _find(model, drawn, config) -> tuple[circuits.Circuit, dict[str, Any], Any]:
     """The circuit, what is known of it, and its faithfulness by size."""
-    shared = _shared(config)
+    (seen, second, other), shared = drawn, _shared(config)
     scores = circuits.attribute(model, seen, method=config.method, steps=config.steps, **shared)
     clean, corrupted = float(scores.clean.mean()), float(scores.corrupted.mean())
     record: dict[str, Any] = {"clean": clean, "corrupted": corrupted, "warning": None}
-    record |= dict.fromkeys(("faithfulness", "cpr", "cmd", "completeness"))
-    gap = corrupted - clean if config.metric == "kl" else clean - corrupted
-    can = gap > 0.05 * max(1.0, float(scores.clean.std()))
-    curve = None
-    if not can:
+    record |= dict.fromkeys(("faithfulness", "error", "cpr", "cmd", "completeness"))
+    curve = circuits.faithfulness(model, other, scores, how=config.how, **shared)
+    can = circuits.able(scores.clean, scores.corrupted, config.metric)
+    if not can or np.isnan(curve.faithfulness).any():
+        curve = None
         record["warning"] = (
             f"The model cannot do this task: {config.metric} is {clean:.3g} on clean prompts and "
             f"{corrupted:.3g} on corrupted ones, so no share of it is carried by any circuit."
@@ -173,16 +184,16 @@ def _find(model, seen, other, config) -> tuple[circuits.Circuit, dict[str, Any],
         found = circuits.find(scores, edges=count, how=config.how)
     else:
         if config.edges is None:
-            found, _ = circuits.smallest(
-                model, seen, scores, config.target, how=config.how, **shared
-            )
+            sure = {"target": config.target, "errors": config.errors, "how": config.how}
+            found, _ = circuits.smallest(model, second, scores, **sure, **shared)
         else:
             found = circuits.find(scores, edges=config.edges, how=config.how)
-        curve = circuits.faithfulness(model, other, scores, how=config.how, **shared)
-        record |= {"cpr": curve.cpr, "cmd": curve.cmd}
+        by_size = {"how": config.how, "signed": False} | shared
+        record |= {"clean": curve.clean, "corrupted": curve.corrupted, "cpr": curve.cpr}
+        record["cmd"] = circuits.faithfulness(model, other, scores, **by_size).cmd
         if len(found):
             one = circuits.faithfulness(model, other, found, **shared)
-            record["faithfulness"] = float(one.faithfulness[0])
+            record |= {"faithfulness": float(one.faithfulness[0]), "error": float(one.error[0])}
             record["completeness"] = circuits.completeness(model, other, found, **shared)
         else:
             record["warning"] = "The circuit is empty: no path reaches the logits; take more edges."
@@ -191,6 +202,14 @@ def _find(model, seen, other, config) -> tuple[circuits.Circuit, dict[str, Any],
         "nodes": list(found.nodes), "top": scores.top(20),
     }  # fmt: skip
     return found, record, curve
+
+
+def _roles(model: Model, found: circuits.Circuit, config: CircuitConfig) -> list[dict[str, Any]]:
+    """A row for each head of the circuit: what it is by its attention on random tokens."""
+    inside = set(found.nodes)
+    told = circuits.roles(model, key=jax.random.key(config.seed), count=8).rows()
+    named = [{"node": f"a{row['layer']}.h{row['head']}"} | row for row in told]
+    return [row for row in named if row["node"] in inside]
 
 
 def _page(found, record, curve, where, config) -> str:
@@ -202,8 +221,9 @@ def _page(found, record, curve, where, config) -> str:
     if record["faithfulness"] is not None:
         gaps = record["completeness"]
         lines.append(
-            f"On other prompts the circuit alone keeps {record['faithfulness']:.1%} of "
-            f"the {config.metric.replace('_', ' ')} ({record['clean']:.2f} clean, "
+            f"On other prompts the circuit alone keeps {record['faithfulness']:.1%} "
+            f"(± {1.96 * record['error']:.1%}) of the {config.metric.replace('_', ' ')} "
+            f"({record['clean']:.2f} clean, "
             f"{record['corrupted']:.2f} corrupted); the model without the circuit keeps "
             f"{gaps['without']:.1%}."
         )
@@ -223,6 +243,15 @@ def _page(found, record, curve, where, config) -> str:
         note = f"CPR {curve.cpr:.3f} (higher is better), CMD {curve.cmd:.3f} (0 is best)."
         columns = ("share of edges", "edges on a path", "faithfulness", "metric")
         tables["Faithfulness by size"] = Section(columns, tuple(cells), note)
+    if record["roles"]:
+        cells = [(row["node"], *(f"{row.get(k, np.nan):.2f}" for k in _ROLES))
+                 for row in record["roles"]]  # fmt: skip
+        note = (
+            "Shares of attention on random tokens that come twice: to the token before, to the "
+            "first copy, to what followed it, to the first position; how much it looks at places "
+            "only; by the weights, the share of tokens that it copies."
+        )
+        tables["What its heads look at"] = Section(("head", *_ROLES.values()), tuple(cells), note)
     rows = tuple((name, f"{value:+.3f}") for name, value in record["top"])
     note = "Change of the metric if the edge is corrupted."
     tables["Strongest edges"] = Section(("edge", "score"), rows, note)
