@@ -6,12 +6,14 @@
 
 Students start from every second layer of the teacher and see the same prompts in the same order. To
 plain distillation is added: nothing, hidden states, CKA of matched heads (Wadhwa et al. 2025, arXiv
-2509.25002), CKA of heads matched at random, or gradients at the gates of matched heads (ours).
+2509.25002), of heads matched at random, of all heads, or gradients at the gates of matched heads
+(ours). Heads are matched on the plainly distilled student, by what removals do to the logits.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ from jaxcompress.report.page import publish
 from jaxcompress.report.sections import Section
 
 ROOT = Path(__file__).resolve().parents[1]
-WAYS = ("plain", "hidden states", "circuit CKA", "random CKA", "gate gradients")
+WAYS = ("plain", "hidden states", "circuit CKA", "random CKA", "all CKA", "gate gradients")
 MEASURES = {
     "accuracy": "accuracy, trained tasks",
     "unseen": "accuracy, tasks not trained",
@@ -37,6 +39,7 @@ MEASURES = {
     "alignment": "alignment with the teacher",
     "brittleness": "mean drop of an ablation (%)",
 }
+HITS = {"hits": "Heads matched with their origin", "hits_effect": "By size of effect, as published"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Config:
       unrelated: a model that shares only the tasks: alignment 0.
       distill: how; the same for all ways.
       ways: what is added, see above.
-      weight: of what is added to the distillation loss.
+      weight: of what is added to the distillation loss; of CKA, shared by its pairs.
       circuit: share of the student's heads that is matched, those that matter most.
       unseen: tasks that are not trained.
       length: of the longer induction sequences.
@@ -78,17 +81,18 @@ def run(config: Config, folder: runs.Run) -> list[dict[str, Any]]:
         data = dataclasses.replace(config.distill.data, seed=seed)
         how = dataclasses.replace(config.distill, seed=seed, data=data)
         judge = Judge(teacher, drawn(teacher, config, seed), "accuracy", unrelated)
-        more = extras(teacher, start, config, judge, seed)
+        plain = functools.cache(functools.partial(finetune.distilled, teacher, start, how))
         for way in config.ways:
-            extra = more[check.known("ways", way, more)]
-            about = {"way": way, "seed": seed}
-            rows.append(runs.remember(folder, about, student, judge, teacher, start, how, extra))
+            made = judge, check.known("ways", way, WAYS), plain, (teacher, start, how), config
+            rows.append(runs.remember(folder, {"way": way, "seed": seed}, student, *made))
     return rows
 
 
-def student(judge: Judge, teacher: Model, start: Model, how: Any, extra: Any) -> dict[str, float]:
-    """What is found of a student that was trained so."""
-    return judge(finetune.distilled(teacher, start, how, extra=extra))
+def student(judge: Judge, way: str, plain: Any, how: Any, config: Config) -> dict[str, float]:
+    """What is found of a student trained so; of the plain one also how well heads are matched."""
+    if way == "plain":
+        return judge(plain()) | judge.hits(plain(), how[0], config.circuit)
+    return judge(finetune.distilled(*how, extra=added(way, judge, plain, how, config)))
 
 
 def drawn(teacher: Model, config: Config, seed: int) -> dict[str, list[tasks.Prompts]]:
@@ -98,30 +102,25 @@ def drawn(teacher: Model, config: Config, seed: int) -> dict[str, list[tasks.Pro
         key = jax.random.key(1000 + seed)
         return [tasks.get(n, teacher.tokenizer, config.count, key, **options) for n in names]
 
-    known, longer = draw(config.distill.data.tasks), draw(["induction"], length=config.length)
-    return {"accuracy": known, "unseen": draw(config.unseen), "longer": longer}
+    sets = {"accuracy": draw(config.distill.data.tasks), "unseen": draw(config.unseen)}
+    return sets | {"longer": draw(["induction"], length=config.length)}
 
 
-def extras(teacher: Model, start: Model, config: Config, judge: Any, seed: int) -> dict[str, Any]:
-    """What each way adds to the loss; heads are matched by what their removal costs."""
-    ours, theirs = (judge.effects(model) for model in (start, teacher))
-    size = np.abs(ours).sum(axis=-1)
-    keep = size >= np.quantile(size, 1 - config.circuit)
-    pairs = mechanisms.match_by_effect(ours, theirs, keep)
-    rng = np.random.default_rng(seed)
-    places = np.argwhere(np.ones(theirs.shape[:2]))
-    others = rng.permutation(places)[: len(pairs)].tolist()
-    random = [(head, (a, b)) for (head, _), (a, b) in zip(pairs, others, strict=True)]
-    metric, weight = tasks.logit_difference, config.weight
-    layers = mapping.strided(start.config.layers, teacher.config.layers)
-    each = weight / len(pairs)
-    return {
-        "plain": None,
-        "hidden states": mechanisms.hidden_states(teacher, start, layers, weight=weight),
-        "circuit CKA": mechanisms.circuit_cka(teacher, start, pairs, weight=each),
-        "random CKA": mechanisms.circuit_cka(teacher, start, random, weight=each),
-        "gate gradients": mechanisms.gate_gradients(teacher, start, pairs, metric, weight=weight),
-    }
+def added(way: str, judge: Judge, plain: Any, how: Any, config: Config) -> Any:
+    """What a way adds to the loss."""
+    teacher, start, settings = how
+    weight, metric = config.weight, tasks.logit_difference
+    if way == "hidden states":
+        layers = mapping.uniform(start.config.layers, teacher.config.layers)
+        return mechanisms.hidden_states(teacher, start, layers, weight=weight)
+    pairs = judge.matched(plain(), 1.0 if way == "all CKA" else config.circuit)
+    if way == "gate gradients":
+        return mechanisms.gate_gradients(teacher, start, pairs, metric, weight=weight)
+    if way == "random CKA":
+        places = list(np.ndindex(teacher.config.layers, teacher.config.heads))
+        others = np.random.default_rng(settings.seed).permutation(places).tolist()
+        pairs = [(ours, (a, b)) for (ours, _), (a, b) in zip(pairs, others, strict=False)]
+    return mechanisms.circuit_cka(teacher, start, pairs, weight=weight / len(pairs))
 
 
 def main() -> None:
@@ -129,21 +128,21 @@ def main() -> None:
     config = configs.from_args(Config, ROOT / "configs" / "circuit_distillation" / "default.yaml")
     folder = runs.start(ROOT / config.run, config, 0, overwrite=True, resume=True)
     rows = run(config, folder)
-    cells = []
+    cells: Any = ()
     for way in config.ways:
         values = [np.array([row[key] for row in rows if row["way"] == way]) for key in MEASURES]
-        cells.append((way, *(f"{v.mean():.3g} ± {interval(v):.2g}" for v in values)))
-    found = Section(("added", *MEASURES.values()), tuple(cells))
+        cells += ((way, *(f"{v.mean():.3g} ± {interval(v):.2g}" for v in values)),)
+    plain = [row for row in rows if row["way"] == "plain"]
+    said = [f"{how}: {np.mean([row[key] for row in plain]):.0%}." for key, how in HITS.items()]
     png = dots(rows, by="way", measures=MEASURES, control="plain")
     caption = f"{config.seeds} seeds; mean and 95 % interval; dashed: plain distillation."
     told = publish(
-        folder.directory,
-        "Distillation that is told to keep the circuit",
+        folder.directory, "Distillation that is told to keep the circuit", summary=said,
         figures={"ways": (png, "What is measured, by what is added", caption)},
-        tables={"Mean over seeds and half its 95 % interval": found},
+        tables={"Mean, half its 95 % interval": Section(("added", *MEASURES.values()), cells)},
         config=configs.to_dict(config),
-    )
-    print(told)
+    )  # fmt: skip
+    print(*said, told, sep="\n")
 
 
 if __name__ == "__main__":

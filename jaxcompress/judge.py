@@ -9,8 +9,10 @@ import numpy as np
 
 from jaxcompress import ablate, check, examples, tasks
 from jaxcompress.align.calibrated import calibrated
+from jaxcompress.align.causal import marks, masses
 from jaxcompress.align.profile import profile
 from jaxcompress.align.robustness import drops
+from jaxcompress.distill.mechanisms import Head, match_by_effect
 from jaxcompress.models import Gates, Model
 from jaxcompress.tasks import Prompts
 
@@ -53,11 +55,54 @@ class Judge:
             for one in self._prompts
         ]
 
-    def effects(self, model: Model) -> np.ndarray:
-        """(layer, head, task) change of the answer's probability without each head."""
+    def without(self, model: Model) -> np.ndarray:
+        """(layer, head, task) the answer's probability without each head: one baseline for all."""
         options: dict[str, Any] = {"metric": "probability", "progress": False}
-        found = [ablate.sweep(model, one, "heads", **options).mean for one in self._prompts]
-        return np.stack([np.asarray(one) for one in found], axis=-1)
+        found = [ablate.sweep(model, one, "heads", **options) for one in self._prompts]
+        left = [np.asarray(one.mean) + float(np.mean(one.clean)) for one in found]
+        return np.stack(left, axis=-1)
+
+    def matched(self, student: Model, share: float = 1.0) -> list[tuple[Head, Head]]:
+        """The student's heads that matter most, each with the teacher's head most like it.
+
+        By what removals do to the logits (`align.marks`), mean over the aligned tasks, so the
+        student must be able to do them: heads of one that cannot do nothing that could be matched.
+
+        Args:
+          student: that can do the tasks.
+          share: of its heads, those on which most depends.
+        """
+        alike, size, ours = [], [], None
+        for theirs, prompts in zip(self._teacher, self._prompts, strict=True):
+            ours = profile(student, prompts, progress=False)
+            found = marks(ours, theirs, only=("causal",))["causal"]
+            alike.append(found[: ours.heads, : theirs.heads])
+            size.append(masses(ours)[: ours.heads])
+        assert ours is not None  # there is at least one task
+        best, total = np.mean(alike, axis=0).argmax(axis=1), np.mean(size, axis=0)
+        kept = np.flatnonzero(total >= np.quantile(total, 1 - share))
+        names = self._teacher[0].names
+        return [(_head(ours.names[i]), _head(names[best[i]])) for i in kept]
+
+    def hits(self, student: Model, teacher: Model, share: float) -> dict[str, float]:
+        """Share of the heads that are matched with the one they started from.
+
+        Args:
+          student: that started from every second layer of
+          teacher: the same that the judge has.
+          share: see `matched`.
+
+        Returns:
+          `hits` by what removals do, `hits_effect` by their size, as published.
+        """
+        causal = self.matched(student, share)
+        chosen = {ours for ours, _ in causal}
+        effect = match_by_effect(self.without(student), self.without(teacher))
+        pairs = {"hits": causal, "hits_effect": [pair for pair in effect if pair[0] in chosen]}
+        return {
+            name: float(np.mean([theirs == (2 * ours[0], ours[1]) for ours, theirs in found]))
+            for name, found in pairs.items()
+        }
 
     def __call__(self, student: Model) -> dict[str, float]:
         """The mean accuracy on every set, `alignment` in [0, 1], `brittleness`, `worst` in percent.
@@ -90,3 +135,9 @@ class Judge:
             "brittleness": float(np.mean(fallen)),
             "worst": float(np.mean(worst)),
         }
+
+
+def _head(name: str) -> Head:
+    """(layer, head) of `head 0.1`."""
+    layer, head = name.removeprefix("head ").split(".")
+    return int(layer), int(head)

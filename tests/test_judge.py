@@ -24,7 +24,12 @@ def test_a_model_is_its_own_student(student):
     assert found["known"] == found["again"] == 1
     np.testing.assert_allclose(found["alignment"], 1, atol=1e-6)
     assert 0 < found["brittleness"] < 100
-    assert judge.effects(student).shape == (2, 8, 1)
+    assert judge.without(student).shape == (2, 8, 1)
+    # Of itself every head is matched with itself, those that matter most where few are asked for.
+    every = [((layer, head),) * 2 for layer in range(2) for head in range(8)]
+    assert judge.matched(student) == every
+    few = judge.matched(student, 0.25)
+    assert len(few) == 4 and set(few) < set(every)
 
 
 def test_bad_input(student):

@@ -79,7 +79,7 @@ def fate(
             discarded.append(_row([job], parts, job.drop_teacher, drop, alike))
     kept, merged, brittle = [], [], []
     groups = [[job.teacher for job in group] for group in heirs.values()]
-    effects, logits = together(groups) if groups else (np.zeros((0, 1)), np.zeros(0))
+    effects, logits = together(groups) if groups else (np.zeros((0, 1)), np.zeros((0, 1, 1)))
     marks = dict(zip(student.names, student.logits, strict=True))
     for (parts, group), lost, mark in zip(
         heirs.items(), _drops(teacher, effects), logits, strict=True

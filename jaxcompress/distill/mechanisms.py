@@ -65,8 +65,8 @@ def circuit_cka(teacher: Model, student: Model, pairs: Pairs, *, weight: float =
     Args:
       teacher: of any shape.
       student: likewise.
-      pairs: (student head, teacher head), such as of `match_by_effect`; a random matching and one
-        of all heads are the controls.
+      pairs: (student head, teacher head), such as of `match_by_effect` or `Judge.matched`; a
+        random matching and one of all heads are the controls.
       weight: lambda.
 
     Raises:
@@ -135,8 +135,9 @@ def match_by_effect(student: Any, teacher: Any, keep: Any = None) -> list[tuple[
     """Each student head with the teacher head whose removal costs nearest as much.
 
     Args:
-      student: (layer, head) or (layer, head, task): what is lost without each head, both models'
-        measured against the same baseline; NaN where there is no such head.
+      student: (layer, head) or (layer, head, task): what is left, or lost from one baseline that
+        both models share, without each head; NaN where there is no such head. Of a student that
+        can do the tasks: one that cannot has nothing to lose, and all its heads match one.
       teacher: likewise.
       keep: (layer, head) bools of the student heads that are matched; all by default.
 
