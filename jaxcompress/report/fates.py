@@ -43,7 +43,7 @@ def fates(task: Mapping[str, Any]) -> tuple[Fate, ...]:
             _merged,
         ),
         "discarded": (
-            "parts that matter in the teacher and whose job no part of the student does",
+            "parts that matter in the teacher, with no like in the student or one that does not",
             _discarded,
         ),
         "brittle": (

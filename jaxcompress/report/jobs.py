@@ -63,19 +63,20 @@ def image(task: Mapping[str, Any]) -> Section:
     found = field(task, "faithfulness")
     if found is None or field(found, "refused"):
         return Section(("", "this pair"), (), f"Not measured: {field(found, 'refused')}.")
-    parts = ((key, field(found, key) or []) for key in ("circuit", "image"))
-    names = {key: f"{len(names)}: {', '.join(names)}" if names else "none" for key, names in parts}
+    parts = {key: field(found, key) or [] for key in ("circuit", "image")}
     rows = (
         ("faithfulness beyond chance", number(field(found, "value"))),
         ("carried by the image", number(field(found, "raw"))),
         ("carried by as many random parts", number(field(found, "null"))),
-        ("the teacher's circuit", names["circuit"]),
-        ("its image in the student", names["image"]),
+        ("parts in the teacher's circuit", str(len(parts["circuit"]))),
+        ("parts in its image", str(len(parts["image"]))),
     )
+    named = {key: ", ".join(names) or "none" for key, names in parts.items()}
     note = (
         "The circuit: the fewest parts of the teacher that keep 80 % of the task. Its image: the "
         "student's parts whose likeness with one of them is above its floor. Carried: share of "
-        "the student's logit difference when all else is corrupted."
+        "the student's logit difference when all else is corrupted. "
+        f"Circuit: {named['circuit']}. Image: {named['image']}."
     )
     return Section(("", "this pair"), rows, note)
 

@@ -9,6 +9,7 @@ from typing import Any
 from jaxcompress import check
 from jaxcompress.report import sections
 from jaxcompress.report.fates import fates
+from jaxcompress.report.jobs import image
 from jaxcompress.report.sections import Section
 
 __all__ = ["compare_table", "table"]
@@ -84,6 +85,8 @@ def _task(task: Mapping[str, Any]) -> str:
     for fate in fates(task):
         lines = [f"  {_clean(line)}" for line in fate.lines] or ["  none"]
         parts.append("\n".join([f"{name}: {fate.kind} ({fate.about})", *lines]))
+    if sections.field(task, "faithfulness"):
+        parts.append(_titled(f"{name}: the teacher's circuit in the student", image(task)))
     return "\n\n".join(parts)
 
 
