@@ -240,7 +240,10 @@ def _page(found, record, curve, where, config) -> str:
                 curve.shares, curve.edges, curve.faithfulness, curve.metric, strict=True
             )
         ]
-        note = f"CPR {curve.cpr:.3f} (higher is better), CMD {curve.cmd:.3f} (0 is best)."
+        note = (
+            f"The most helpful edges. CPR {record['cpr']:.3f} (higher is better); ranked by size, "
+            f"helpful or not, CMD {record['cmd']:.3f} (0 is best)."
+        )
         columns = ("share of edges", "edges on a path", "faithfulness", "metric")
         tables["Faithfulness by size"] = Section(columns, tuple(cells), note)
     if record["roles"]:

@@ -35,6 +35,7 @@ def test_a_circuit_in_a_folder(tmp_path):
     assert "On other prompts" in page
     assert "Where in the prompt" in page
     assert "What its heads look at" in page
+    assert f"CMD {found['cmd']:.3f}" in page
     heads = [node for node in found["nodes"] if ".h" in node]
     assert [row["node"] for row in found["roles"]] == heads
     assert all(0 <= row["induction"] <= 1 for row in found["roles"])
