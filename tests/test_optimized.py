@@ -14,7 +14,8 @@ from jaxcompress import xla
 from tests.conftest import ROOT
 
 FILES = ("models/test_parity.py", "io/test_real_files.py", "ablate/test_sweep.py")
-CHOSEN = "test_logits and right or test_stories260k or test_sort or test_equals_the_loop and mean"
+LOOPS = "test_equals_the_loop and heads and mean and (gpt2 or bert)"
+CHOSEN = f"test_logits and right or test_stories260k or test_sort or {LOOPS}"
 
 
 @pytest.mark.slow

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from jaxcompress import tasks
-from jaxcompress.align import Job
 from jaxcompress.align.jobs import important
 from jaxcompress.align.separation import VARIANTS, area, areas, auc, nested, recovered, variants
 from jaxcompress.requirements import unmet
@@ -69,7 +68,6 @@ def test_nested_gates_only_lose():
 
 def test_important_components_are_the_costliest():
     assert important(made_up(0), 10.0, 2) == [5, 4]
-    assert Job("head 0.0", ("mlp 1",), 0.9, 0.9, 20.0, 30.0).students == ("mlp 1",)
 
 
 def test_prompts_of_addition_and_programs():
