@@ -6,9 +6,12 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 from jaxcompress import check
 
-__all__ = ["Layout", "Rule", "layout_of", "matrices", "restored", "sides"]
+__all__ = ["Layout", "Rule", "layout_of", "matrices", "readout", "restored", "sides"]
 
 
 class Layout(NamedTuple):
@@ -100,3 +103,17 @@ def sides(shape: tuple[int, ...], layout: Layout) -> tuple[int, int]:
     """
     start, end = layout.layers, layout.layers + layout.inputs
     return math.prod(shape[start:end]), math.prod(shape[end:])
+
+
+def readout(params: Any, *, tied: bool) -> jax.Array:
+    """(width, vocab): the matrix that makes logits of the last hidden states.
+
+    Args:
+      params: of a model of this library, with a head.
+      tied: whether the matrix is the table of token embeddings.
+
+    Example:
+      >>> readout({"embed": {"tokens": jnp.ones((3, 2))}}, tied=True).shape
+      (2, 3)
+    """
+    return jnp.asarray(params["embed"]["tokens"].T if tied else params["head"]["kernel"])

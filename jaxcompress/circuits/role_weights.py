@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcompress import check
+from jaxcompress.matrices import readout
 from jaxcompress.models.config import ModelConfig
 
 __all__ = ["compositions", "heads_of", "weight_roles"]
@@ -121,8 +122,7 @@ def _copying(model: Any, layers: Sequence[Any], members: Any) -> dict[str, np.nd
 
 
 def _unembedding(config: ModelConfig, params: Any) -> np.ndarray:
-    kernel = params["embed"]["tokens"].T if config.tied else params["head"]["kernel"]
-    table = np.asarray(kernel, np.float64)
+    table = np.asarray(readout(params, tied=config.tied), np.float64)
     if config.final_norm and config.norm != "none":
         table = np.asarray(params["head"]["final_norm"]["scale"], np.float64)[:, None] * table
     return table - table.mean(axis=1, keepdims=True)  # what all logits share says nothing

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxcompress import check, tree
 from jaxcompress.lora.adapters import Adapter, merge
 from jaxcompress.lora.directions import turned
-from jaxcompress.matrices import matrices
+from jaxcompress.matrices import matrices, readout
 from jaxcompress.models.config import ModelConfig
 
 __all__ = ["Intruders", "intruders", "tokens", "unembedding"]
@@ -119,7 +119,7 @@ def unembedding(config: ModelConfig, params: Mapping[str, Any]) -> jax.Array:
     """
     if config.head != "linear":
         raise check.fail("config.head", "linear, to read directions as tokens", config.head)
-    kernel = jnp.asarray(params["embed"]["tokens"].T if config.tied else params["head"]["kernel"])
+    kernel = readout(params, tied=config.tied)
     if config.final_norm and config.norm != "none":
         kernel = params["head"]["final_norm"]["scale"][:, None] * kernel
     if config.final_norm and config.norm == "layernorm":

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-__all__ = ["LayerControl", "Sight"]
+import jax
+import jax.numpy as jnp
+
+__all__ = ["LayerControl", "Sight", "rotate"]
 
 
 class LayerControl(NamedTuple):
@@ -35,3 +38,17 @@ class Sight(NamedTuple):
     visible: Any
     query_angles: Any
     key_angles: Any
+
+
+def rotate(x: jax.Array, angles: Any) -> jax.Array:
+    """Rotary positions (Su et al. 2021, arXiv 2104.09864), half-split layout; `None` leaves x.
+
+    Example:
+      >>> rotate(jnp.array([[[[1.0, 0.0]]]]), jnp.array([[[jnp.pi / 2]]])).round().tolist()
+      [[[[-0.0, 1.0]]]]
+    """
+    if angles is None:
+        return x
+    cos, sin = jnp.cos(angles)[:, :, None], jnp.sin(angles)[:, :, None]
+    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)

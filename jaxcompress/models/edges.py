@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jaxcompress import check, tree
 from jaxcompress.models.config import LayerSize, ModelConfig
 from jaxcompress.models.contraction import Points, Pulls, contract
-from jaxcompress.models.control import LayerControl, Sight
+from jaxcompress.models.control import LayerControl, Sight, rotate
 from jaxcompress.models.layers import (
     MLP,
     Attention,
@@ -34,7 +34,6 @@ from jaxcompress.models.layers import (
     Unembed,
     affine,
     einsum,
-    rotate,
     take,
 )
 from jaxcompress.models.positions import positions as token_positions
@@ -382,8 +381,9 @@ def _attend(config: ModelConfig, size: LayerSize, q: Any, k: Any, v: Any, seen: 
     """(batch, query, head, head_dim) values mixed by attention, from projections."""
     q, k = rotate(q, seen.query_angles), rotate(k, seen.key_angles)
     q = q.reshape(*q.shape[:2], size.kv_heads, -1, config.head_dim)
-    scores = einsum("btkgd,bskd->bkgts", q, k)
-    pattern = Attention(config, size).pattern(scores, seen.visible).astype(v.dtype)
+    attention = Attention(config, size)
+    scores = attention.scores(einsum("btkgd,bskd->bkgts", q, k), seen.visible)
+    pattern = attention.pattern(scores, seen.visible).astype(v.dtype)
     z = einsum("bkgts,bskd->btkgd", pattern, v)
     return z.reshape(*z.shape[:2], size.heads, config.head_dim)
 
@@ -395,5 +395,5 @@ def _logits(config, params, x, answer_position, answer_tokens) -> jax.Array:
         return x if answer_position is None else x[:, 0]
     only = None if answer_tokens is None else jnp.asarray(answer_tokens)
     table = params["embed"]["tokens"]
-    logits: Any = Unembed(config).apply({"params": params["head"]}, x, table, None, only)
+    logits, _ = Unembed(config).apply({"params": params["head"]}, x, table, None, only)
     return logits if answer_position is None else logits[:, 0]

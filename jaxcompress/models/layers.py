@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcompress.models.config import LayerSize, ModelConfig
-from jaxcompress.models.control import LayerControl, Sight
+from jaxcompress.models.control import LayerControl, Sight, rotate
 
 __all__ = [
     "MLP",
@@ -27,7 +27,6 @@ __all__ = [
     "affine",
     "einsum",
     "gated",
-    "rotate",
     "take",
 ]
 
@@ -155,8 +154,7 @@ class Attention(nn.Module):
           split: form what each head writes, then gate (see `_write_split`).
 
         Returns:
-          (batch, query, width) and the taps `heads` (batch, query, head, head_dim) and `pattern`
-          (batch, head, query, key).
+          (batch, query, width) and the taps of `transformer.TAPS` that attention has.
         """
         config, size = self.config, self.size
         width, dim = (config.width,), config.head_dim
@@ -166,50 +164,52 @@ class Attention(nn.Module):
         value = Affine(config, width, (size.kv_heads, dim), bias, name="value")()
         output = Affine(config, (size.heads, dim), width, config.output_bias, name="output")()
         q = rotate(affine("btm,mhd->bthd", x, query), sight.query_angles)
-        groups = size.heads // max(size.kv_heads, 1)
-        q = q.reshape(*q.shape[:2], size.kv_heads, groups, dim)
-        # One query needs no keys and values of its own: it looks for one direction per head.
-        folded = x.shape[1] == 1 < source.shape[1] and sight.key_angles is None
-        attend = self._attend_folded if folded else self._attend
-        z, pattern = attend(q, source, key, value, sight)
+        k = rotate(affine("bsm,mhd->bshd", source, key), sight.key_angles)
+        v = affine("bsm,mhd->bshd", source, value)
+        grouped = q.reshape(*q.shape[:2], size.kv_heads, size.heads // max(size.kv_heads, 1), dim)
+        # One query needs no keys and values of its own: it looks for one direction per head. XLA
+        # then drops those above, unless they are taps.
+        if x.shape[1] == 1 < source.shape[1] and sight.key_angles is None:
+            z, scores, pattern = self._attend_folded(grouped, source, key, value, sight)
+        else:
+            scores = self.scores(einsum("btkgd,bskd->bkgts", grouped, k), sight.visible)
+            pattern = self.pattern(scores, sight.visible)
+            z = einsum("bkgts,bskd->btkgd", pattern.astype(v.dtype), v)
         z = z.reshape(*z.shape[:2], size.heads, dim)
-        taps = {"heads": z, "pattern": pattern.reshape(len(q), size.heads, *pattern.shape[-2:])}
+        by_head = (len(q), size.heads, *scores.shape[-2:])
+        taps = {"heads": z, "queries": q, "keys": k, "values": v}
+        taps |= {"scores": scores.reshape(by_head), "pattern": pattern.reshape(by_head)}
         write = _write_split if split and control.heads is not None else _write
         return _shifted(write(z, output[0], control), output[1]), taps
 
-    def _attend(self, q, source, key, value, sight):
-        """(batch, query, kv_head, group, head_dim) values mixed by the pattern, and the pattern."""
-        k = rotate(affine("bsm,mhd->bshd", source, key), sight.key_angles)
-        v = affine("bsm,mhd->bshd", source, value)
-        pattern = self.pattern(einsum("btkgd,bskd->bkgts", q, k), sight.visible)
-        return einsum("bkgts,bskd->btkgd", pattern.astype(v.dtype), v), pattern
-
     def _attend_folded(self, q, source, key, value, sight):
-        """The same with the key and value projections applied to the query's side of the sums.
+        """With the key and value projections applied to the query's side of the sums.
 
         q (W x + b) = (q W) x + q b, and the mean of W x + b is W times the mean of x, plus b.
         """
         scores = einsum("bkgtm,bsm->bkgts", einsum("btkgd,mkd->bkgtm", q, key[0]), source)
         if key[1] is not None:
             scores = scores + einsum("btkgd,kd->bkgt", q, key[1])[..., None]
+        scores = self.scores(scores, sight.visible)
         pattern = self.pattern(scores, sight.visible)
         weights = pattern.astype(source.dtype)
         z = einsum("bkgtm,mkd->btkgd", einsum("bkgts,bsm->bkgtm", weights, source), value[0])
         if value[1] is not None:
             z = z + einsum("bkgt,kd->btkgd", weights.sum(axis=-1), value[1])
-        return z, pattern
+        return z, scores, pattern
+
+    def scores(self, products: jax.Array, visible: Any) -> jax.Array:
+        """What the softmax is taken of, (b, k, g, query, key) float32, from products q k."""
+        scores = products.astype(jnp.float32) * self.config.head_dim**-0.5
+        return scores if visible is None else jnp.where(visible[:, None, None], scores, _NEGATIVE)
 
     def pattern(self, scores: jax.Array, visible: Any) -> jax.Array:
-        """What queries attend to, (b, k, g, query, key); needs no parameters."""
-        scores = scores.astype(jnp.float32) * self.config.head_dim**-0.5
+        """What queries attend to, (b, k, g, query, key), from `scores`."""
         coefficient = self.config.attention_coefficient
-        if visible is not None:
-            visible = visible[:, None, None]
-            scores = jnp.where(visible, scores, _NEGATIVE)
         pattern = jax.nn.softmax(scores, axis=-1)
         if coefficient == 1.0:
             return pattern
-        rest = 1.0 if visible is None else visible.astype(pattern.dtype)
+        rest = 1.0 if visible is None else visible[:, None, None].astype(pattern.dtype)
         return pattern * coefficient + (1.0 - coefficient) * rest
 
 
@@ -259,20 +259,6 @@ class MLP(nn.Module):
             h = _ACTIVATIONS[config.activation](h)
         down = Affine(config, neurons, width, bias, name="down")()
         return affine("btf,fm->btm", gated(h, control.neurons, control.neurons_edit), down), h
-
-
-def rotate(x: jax.Array, angles: Any) -> jax.Array:
-    """Rotary positions (Su et al. 2021, arXiv 2104.09864), half-split layout; `None` leaves x.
-
-    Example:
-      >>> rotate(jnp.array([[[[1.0, 0.0]]]]), jnp.array([[[jnp.pi / 2]]])).round().tolist()
-      [[[[-0.0, 1.0]]]]
-    """
-    if angles is None:
-        return x
-    cos, sin = jnp.cos(angles)[:, :, None], jnp.sin(angles)[:, :, None]
-    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
 
 
 class Embed(nn.Module):
@@ -361,8 +347,13 @@ class Unembed(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x: jax.Array, table: jax.Array, keep: Any, only: Any = None) -> jax.Array:
-        """Logits of (batch, position, width); `only` (batch, answer) picks tokens per example."""
+    def __call__(
+        self, x: jax.Array, table: jax.Array, keep: Any, only: Any = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Logits of (batch, position, width), and what they are a product of: the tap `final`.
+
+        `only` (batch, answer) picks tokens per example.
+        """
         config = self.config
         if config.final_norm:
             x = Norm(config, name="final_norm")(x, keep)
@@ -380,9 +371,9 @@ class Unembed(nn.Module):
         if config.unembed_bias:
             bias = self.param("bias", nn.initializers.zeros, (outputs,))
         if only is None:
-            return _shifted(einsum("btm,mv->btv", x, kernel).astype(jnp.float32), bias)
+            return _shifted(einsum("btm,mv->btv", x, kernel).astype(jnp.float32), bias), x
         logits = einsum("btm,mba->bta", x, kernel[:, only]).astype(jnp.float32)
-        return logits if bias is None else logits + bias[only][:, None]
+        return (logits if bias is None else logits + bias[only][:, None]), x
 
 
 def take(x: Any, rows: jax.Array) -> Any:

@@ -26,12 +26,19 @@ from jaxcompress.types import Adapter, Output
 
 __all__ = ["TAPS", "apply", "init", "resume"]
 
-TAPS = ("attns", "heads", "mlps", "neurons", "pattern", "resid")
+TAPS = (
+    "attns", "final", "heads", "keys", "mlps", "neurons", "pattern", "queries", "resid", "scores",
+    "values",
+)  # fmt: skip
 """Activations a forward can return, each before its gate: what the component computed.
 
 `heads` (layer, batch, position, head, head_dim), `attns` and `mlps` (layer, batch, position,
 width), `neurons` (layer, batch, position, neuron), `pattern` (layer, batch, head, query, key),
 `resid` (layer + 1, batch, position, width): the stream that enters each layer, and the last.
+`queries` (layer, batch, position, head, head_dim), `keys` and `values` (layer, batch, position,
+kv_head, head_dim), queries and keys after rotary positions if there are any; `scores` (layer,
+batch, head, query, key): what the softmax is taken of, -1e30 where a query does not see. `final`
+(batch, position, width), (batch, 1, width) with answer positions: what the unembedding reads.
 """
 
 
@@ -217,7 +224,9 @@ def resume(
     keep = stack.keep if rows is None or stack.keep is None else take(stack.keep, rows)
     table = params["embed"]["tokens"]
     only = None if answer_tokens is None else jnp.asarray(answer_tokens)
-    logits: Any = Unembed(config).apply({"params": params["head"]}, x, table, keep, only)
+    read: Any = Unembed(config).apply({"params": params["head"]}, x, table, keep, only)
+    logits, final = read
+    seen |= {"final": final} if "final" in taps else {}
     return Output(logits if rows is None else logits[:, 0], seen)
 
 
@@ -231,8 +240,11 @@ class _Stack:
             raise check.fail("resid", expected, self.x.shape)
         for tap in taps:
             check.known("taps", tap, TAPS)
+        if "final" in taps and config.head == "none":
+            raise check.fail("taps", "no 'final' of a model without a head", taps)
         batch, length = self.x.shape[:2]
-        self.config, self.blocks, self.taps, self.prefix = config, params["blocks"], taps, prefix
+        self.config, self.blocks, self.prefix = config, params["blocks"], prefix
+        self.taps = tuple(tap for tap in taps if tap != "final")  # those that blocks have
         self.earlier = 0 if prefix is None else prefix.shape[2]
         if prefix is not None and not config.causal:
             raise check.fail("prefix", "a causal model", "one that sees both ways")
@@ -341,7 +353,11 @@ def _widen(name: str, tap: jax.Array, config: ModelConfig) -> jax.Array:
     """Pads a tap of an uneven layer with zeros, so that layers stack."""
     axes = {
         "heads": (2, config.heads),
+        "queries": (2, config.heads),
+        "keys": (2, config.kv_heads),
+        "values": (2, config.kv_heads),
         "pattern": (1, config.heads),
+        "scores": (1, config.heads),
         "neurons": (2, config.neurons),
     }
     if config.stacked or name not in axes:
