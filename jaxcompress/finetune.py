@@ -13,7 +13,7 @@ import jax
 
 from jaxcompress import check, files, lora, prune, train
 from jaxcompress import config as configs
-from jaxcompress.distill import losses
+from jaxcompress.distill.activations import ActivationsConfig
 from jaxcompress.examples import Data, batches, mean_loss, together
 from jaxcompress.fitting import LoggerName, fitted
 from jaxcompress.io import export, peft
@@ -21,6 +21,7 @@ from jaxcompress.io.huggingface import load, resolve
 from jaxcompress.io.provenance import carried, record_of
 from jaxcompress.lora.adapters import Adapter
 from jaxcompress.models import Model
+from jaxcompress.objectives import adaptation, distillation
 from jaxcompress.tokenized import refuse_other_tokenizer
 
 __all__ = [
@@ -32,20 +33,6 @@ __all__ = [
     "distilled",
     "every_other_layer",
 ]
-
-_LOSSES: dict[str, Callable[..., Any]] = {
-    "forward_kl": losses.forward_kl,
-    "reverse_kl": losses.reverse_kl,
-    "jsd": losses.jsd,
-    "total_variation": losses.total_variation,
-    "top_k_kl": losses.top_k_kl,
-}
-_OPTIONS = {
-    "forward_kl": ("temperature",),
-    "reverse_kl": ("temperature",),
-    "jsd": ("beta",),
-    "top_k_kl": ("k",),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,10 +46,14 @@ class DistillConfig:
       beta: of jsd, the teacher's share of the mixture.
       k: of top_k_kl, how many of the teacher's most likely tokens are told apart.
       alpha: the teacher's share; the rest is cross-entropy with the data.
+      activations: losses on what both compute on the way, that are added.
+      chunk: tokens whose logits exist at once, to save memory; 0 for all. Left out, 64 for
+        vocabularies of 16,384 and more.
       steps: updates.
       batch: rows of an update.
       accumulate: parts that a batch is cut into, to save memory.
       precision: float32, or bfloat16 with float32 master weights.
+      mesh: devices that the rows of a batch, and those that the parameters are spread over.
       seed: of the choice of rows.
       optimizer: rate, warm-up and the like.
       data: what is trained on; the same tasks or text with other prompts or rows are measured on.
@@ -77,10 +68,13 @@ class DistillConfig:
     beta: float = 0.5
     k: int = 50
     alpha: float = 0.5
+    activations: ActivationsConfig = dataclasses.field(default_factory=ActivationsConfig)
+    chunk: int | None = None
     steps: int = 500
     batch: int = 32
     accumulate: int = 1
     precision: Literal["float32", "bfloat16"] = "float32"
+    mesh: tuple[int, int] = (1, 1)
     seed: int = 0
     optimizer: train.OptimizerConfig = dataclasses.field(
         default_factory=functools.partial(train.OptimizerConfig, warmup=20)
@@ -102,8 +96,10 @@ class LoraConfig:
       rank: of every matrix.
       alpha: the edit is multiplied by alpha / rank.
       ratio: how much faster B learns than A (LoRA+); 1 is ordinary.
+      chunk: as in `DistillConfig`.
       steps: updates.
       batch: rows of an update.
+      mesh: as in `DistillConfig`.
       seed: of the start and the choice of rows.
       optimizer: rate, warm-up and the like.
       data: as in `DistillConfig`.
@@ -118,8 +114,10 @@ class LoraConfig:
     rank: int = 8
     alpha: float = 16.0
     ratio: float = 1.0
+    chunk: int | None = None
     steps: int = 300
     batch: int = 32
+    mesh: tuple[int, int] = (1, 1)
     seed: int = 0
     optimizer: train.OptimizerConfig = dataclasses.field(
         default_factory=functools.partial(train.OptimizerConfig, warmup=20, weight_decay=0.0)
@@ -199,16 +197,11 @@ def distilled(
       >>> distilled(model, model, config, progress=False).config.layers
       2
     """
-    check.known("loss", config.loss, (*_LOSSES, "cross_entropy"))
     refuse_other_tokenizer(prune.speaking(teacher), prune.speaking(student))
-    found, loss = together(student, config.data), _distillation(student, teacher, config)
-    if extra is not None:
-        loss = _with_extra(loss, extra)
-    known = {"extra": extra is not None}
-    trained = fitted(
-        student.params, loss, found, config, "distil", teacher, known, progress=progress
-    )
-    return student.replace(params=trained)
+    start, loss = distillation(student, teacher, config, extra)
+    found, known = together(student, config.data), {"extra": extra is not None}
+    trained = fitted(start, loss, found, config, "distil", teacher, known, progress=progress)
+    return student.replace(params=trained["student"])
 
 
 def every_other_layer(teacher: Model) -> Model:
@@ -292,17 +285,7 @@ def adapted(model: Model, config: LoraConfig, *, progress: bool = True) -> Adapt
       >>> adapter = adapted(load("builtin:student"), config, progress=False)
     """
     adapter = _blank(prune.speaking(model), config)
-    start = lora.trainable(adapter)
-
-    def loss(trained: Any, batch: Any, key: Any) -> tuple[Any, dict[str, Any]]:
-        edited = lora.with_trained(adapter, trained)
-        labels, mask = prune.targets(batch)
-        out = model.apply(
-            model.params, batch.tokens, attention_mask=batch.attention_mask, lora=edited
-        )
-        value, count = losses.cross_entropy(out.logits, labels, mask)
-        return value, {"count": count}
-
+    start, loss = lora.trainable(adapter), adaptation(model, adapter, config.chunk)
     found = together(model, config.data)
     trained = fitted(start, loss, found, config, "lora", model, progress=progress)
     return lora.with_trained(adapter, trained)
@@ -314,34 +297,6 @@ def _blank(model: Model, config: LoraConfig) -> Adapter:
         model.params, config.targets, rank=config.rank, alpha=config.alpha,
         variant=config.variant, key=jax.random.key(config.seed),
     )  # fmt: skip
-
-
-def _distillation(student: Model, teacher: Model, config: DistillConfig) -> Callable[..., Any]:
-    def loss(params: Any, batch: Any, key: Any) -> tuple[Any, dict[str, Any]]:
-        labels, mask = prune.targets(batch)
-        inputs = {"attention_mask": batch.attention_mask}
-        said = student.apply(params, batch.tokens, **inputs).logits
-        if config.loss == "cross_entropy" or config.alpha == 0:
-            value, count = losses.cross_entropy(said, labels, mask)
-            return value, {"count": count}
-        wanted = teacher.apply(teacher.params, batch.tokens, **inputs).logits
-        options = {name: getattr(config, name) for name in _OPTIONS.get(config.loss, ())}
-        soft = functools.partial(_LOSSES[config.loss], **options)
-        value, count = losses.mixed(
-            said, wanted, mask, labels, alpha=config.alpha, distillation=soft
-        )
-        return value, {"count": count}
-
-    return loss
-
-
-def _with_extra(loss: Any, extra: Callable[[Any, Any], jax.Array]) -> Callable[..., Any]:
-    def both(params: Any, batch: Any, key: Any) -> tuple[Any, dict[str, Any]]:
-        value, told = loss(params, batch, key)
-        more = extra(params, batch)
-        return value + more, told | {"extra": more}
-
-    return both
 
 
 def _held_out(model: Model, data: Data) -> Callable[[Model], float]:

@@ -45,7 +45,7 @@ def fitted(
       progress: whether to show a progress bar.
 
     Raises:
-      ValueError: for loggers without a run folder, and as `train.fit`.
+      ValueError: for loggers without a run folder, more devices than there are, and as `train.fit`.
 
     Example:
       >>> from jaxcompress.finetune import LoraConfig
@@ -64,6 +64,7 @@ def fitted(
         optimizer = train.lora_plus(optimizer, ratio=config.ratio)
     step = train.make_step(loss, optimizer, accumulate=getattr(config, "accumulate", 1))
     state = train.create(start, optimizer, jax.random.key(config.seed))
+    mesh = None if config.mesh == (1, 1) else train.make_mesh(*config.mesh)
     about = dict(known or {})
     if config.checkpoints is not None:
         recipe = configs.to_dict(config).items()
@@ -75,7 +76,8 @@ def fitted(
         run = runs.start(config.run, config, config.seed, overwrite=empty, resume=True)
     state = train.fit(
         state, step, data, config.steps, batch=config.batch, checkpoints=config.checkpoints,
-        about=about, run=run, loggers=_loggers(config.loggers, run), name=name, progress=progress,
+        about=about, run=run, loggers=_loggers(config.loggers, run), mesh=mesh, name=name,
+        progress=progress,
     )  # fmt: skip
     return state.params
 

@@ -14,10 +14,12 @@ from jaxcompress import io, prune, runs
 from jaxcompress.cli import main
 from jaxcompress.data import language, text
 from jaxcompress.distill import losses
+from jaxcompress.distill.activations import ActivationsConfig
 from jaxcompress.examples import Data, batches
 from jaxcompress.finetune import DistillConfig, LoraConfig, adapt, adapted, distil, distilled
 from jaxcompress.learned import LearnConfig, learned_scores
 from jaxcompress.models import Gates, ModelConfig, create
+from jaxcompress.objectives import distillation
 from jaxcompress.train import OptimizerConfig
 from tests import families
 from tests.families import randomized
@@ -69,6 +71,41 @@ def test_a_student_comes_nearer(folder, tmp_path, loss, options):
     assert written["recipe"]["loss"] == loss and written["loss"] == record["loss"]
 
 
+def test_a_student_of_another_width_learns_hidden_states():
+    """With a projection that is trained beside it and not left in the model."""
+    teacher, small = tiny(layers=2), tiny(width=6, neurons=5)
+    asked = ActivationsConfig(hidden_mse=1.0, minilm_v2=0.5, relation_heads=2)
+    config = DistillConfig(
+        steps=30, batch=8, alpha=0.0, loss="cross_entropy", optimizer=FAST, data=DATA,
+        activations=asked,
+    )  # fmt: skip
+    done = distilled(teacher, small, config, progress=False)
+    assert jax.tree.structure(done.params) == jax.tree.structure(small.params)
+    (rows, *_), _ = batches(teacher, DATA, held_out=True)
+    found = []
+    for student in (small, done):
+        start, loss = distillation(student, teacher, config)
+        found.append(float(loss(start, rows, None)[1]["activations"]))
+    assert found[1] < found[0]
+
+
+def test_devices_change_nothing():
+    """The rows of a batch over four devices, the parameters over two."""
+    teacher, small = tiny(), tiny(neurons=4)
+    config = DistillConfig(steps=4, batch=8, optimizer=FAST, data=DATA)
+    one, eight = (
+        distilled(teacher, small, dataclasses.replace(config, mesh=mesh), progress=False)
+        for mesh in ((1, 1), (4, 2))
+    )
+    tokens = jax.random.randint(jax.random.key(0), (2, 5), 0, small.config.vocab)
+    # Not the parameters: biases of keys change no logit, so Adam follows their rounding.
+    np.testing.assert_allclose(
+        *(model.apply(model.params, tokens).logits for model in (one, eight)), atol=1e-4
+    )
+    with pytest.raises(ValueError, match="expected at most 8 devices, got 9"):
+        distilled(teacher, small, dataclasses.replace(config, mesh=(9, 1)), progress=False)
+
+
 def test_an_adapter_learns_and_loads(folder, tmp_path):
     source = str(folder / "teacher")
     config = LoraConfig(
@@ -97,7 +134,8 @@ def test_an_adapter_learns_and_loads(folder, tmp_path):
 def test_the_commands(folder, tmp_path, capsys):
     teacher, student = str(folder / "teacher"), str(folder / "student")
     few = ["steps=2", "batch=4", "data.tasks=[months]", "data.count=8", "optimizer.warmup=1"]
-    assert main(["distill", teacher, student, str(tmp_path / "out"), *few]) == 0
+    more = ["activations.attention_kl=0.1", "activations.pairs=[[0,0]]", "chunk=16", "mesh=[2,1]"]
+    assert main(["distill", teacher, student, str(tmp_path / "out"), *few, *more]) == 0
     report = ["--report", str(tmp_path / "report"), "--report-tasks", "months"]
     command = ["lora", teacher, str(tmp_path / "adapter"), "rank=2", *few]
     assert main([*command, *report]) == 0

@@ -6,6 +6,11 @@ together. What stands at a position of weight 0, be it NaN, changes neither valu
 teacher is a constant: no gradient goes to it.
 
 p is the teacher's distribution and q the student's. Forward is KL(p || q), reverse KL(q || p).
+
+On-policy distillation (GKD) is any of these on what the student has said: sample responses, run
+both models on prompt and response, and give as `mask` 1 at the positions whose next token is of a
+response, 0 at those of the prompt and of padding. Sequence-level distillation is `cross_entropy` on
+responses that the teacher has said, under the same mask.
 """
 
 from __future__ import annotations

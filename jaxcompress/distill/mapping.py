@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcompress import check
+from jaxcompress import check, tree
 
 __all__ = ["Pairs", "layerwise", "strided", "uniform"]
 
@@ -80,9 +80,9 @@ def layerwise(loss: Callable[..., tuple[Any, Any]], pairs: Pairs) -> Callable[..
 
     Returns:
       `(student, teacher, mask=None, **per_pair) -> (mean, count)`, whose `student` and `teacher`
-      have a leading layer axis, as taps have; `mask` is that of one layer, and so is `count`. What
-      is given by keyword has a leading axis of pairs, such as a projection for each. Raises
-      `ValueError` if there is no such layer.
+      are arrays or pytrees with a leading layer axis, as taps have; `mask` is that of one layer,
+      and so is `count`. What is given by keyword has a leading axis of pairs, such as a projection
+      for each. Raises `ValueError` if there is no such layer.
 
     Raises:
       ValueError: if there are no pairs.
@@ -101,11 +101,13 @@ def layerwise(loss: Callable[..., tuple[Any, Any]], pairs: Pairs) -> Callable[..
 
     def apply(student: Any, teacher: Any, mask: Any = None, **per_pair: Any) -> tuple[Any, Any]:
         for name, layers, stack in (("student", ours, student), ("teacher", theirs, teacher)):
-            if layers.min() < 0 or layers.max() >= len(stack):
-                bounds = f"layers of the {name} in [0, {len(stack) - 1}]"
+            count = min(len(leaf) for leaf in jax.tree.leaves(stack))
+            if layers.min() < 0 or layers.max() >= count:
+                bounds = f"layers of the {name} in [0, {count - 1}]"
                 raise check.fail("pairs", bounds, layers.tolist())
         each = jax.vmap(loss, in_axes=(0, 0, None))
-        means, counts = each(student[ours], teacher[theirs], mask, **per_pair)
+        picked = tree.index(student, ours), tree.index(teacher, theirs)
+        means, counts = each(*picked, mask, **per_pair)
         return means.mean(), counts[0]
 
     return apply

@@ -152,7 +152,8 @@ def targets(batch: Any) -> tuple[jax.Array, jax.Array]:
         at = jnp.asarray(batch.answer_position)[:, None]
         return jnp.broadcast_to(batch.correct[:, :1], real.shape), places == at
     if hasattr(batch, "labels"):
-        return jnp.maximum(batch.labels, 0), batch.labels >= 0
+        labels = jnp.asarray(batch.labels)
+        return jnp.maximum(labels, 0), labels >= 0
     labels = jnp.pad(batch.tokens[:, 1:], ((0, 0), (0, 1)))
     return labels, jnp.pad(real[:, 1:] & real[:, :-1], ((0, 0), (0, 1)))
 
