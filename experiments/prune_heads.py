@@ -96,11 +96,8 @@ def score(
     scored = []
     for name in criteria:
         if name == "ablation":
-            shape = (model.config.layers, model.config.heads)
-            off = 1 - jnp.eye(shape[0] * shape[1]).reshape(-1, *shape)
-            off = jnp.concatenate([jnp.ones((1, *shape)), off])
-            left = examples.under_gates(model, found, measure, Gates(heads=off))
-            scored.append(Gates(heads=jnp.asarray(abs(left[1:] - left[0])).reshape(shape)))
+            changes = examples.each_removed(model, found, measure, ["heads"], progress=False)
+            scored.append(jax.tree.map(jnp.abs, changes))
         else:
             key = jax.random.key(seed)
             scored.append(Gates(heads=prune.from_sums(model, sums, name, key=key).heads))

@@ -13,13 +13,23 @@ import numpy as np
 
 from jaxcompress import check, circuits, files, prune
 from jaxcompress import config as configs
-from jaxcompress.examples import Data, batches, mean_loss, similarity, together, under_gates
+from jaxcompress.examples import (
+    Data,
+    batches,
+    each_removed,
+    harm,
+    mean_loss,
+    similarity,
+    together,
+    under_gates,
+)
 from jaxcompress.io.export import MARKER, Form, save, settled
 from jaxcompress.io.huggingface import load, resolve
 from jaxcompress.io.provenance import carried, record_of
 from jaxcompress.learned import LearnConfig, learned_scores
 from jaxcompress.models import Gates, Model
 from jaxcompress.prune.schedule import cubic
+from jaxcompress.prune.scores import marked
 
 __all__ = ["PruneConfig", "circuit_heads", "protect", "prune_gates", "prune_model"]
 
@@ -29,12 +39,14 @@ class PruneConfig:
     """How a model is pruned.
 
     Attributes:
-      criterion: one of `prune.CRITERIA`, or `learned`: gates that are trained, see `learn`.
+      criterion: one of `prune.CRITERIA`; `ablation`, what the loss rises by without each component
+        (exact, one forward for each); or `learned`: gates that are trained, see `learn`.
       over: what is removed: any of heads, neurons, attns, mlps, width.
       sparsity: share of each of these that is removed, in [0, 1).
       scope: rank all layers together, or each by itself.
       at_least: heads and neurons that every layer keeps.
-      groups: remove heads by whole key/value groups.
+      groups: of heads that share keys and values: remove whole ones, equally many heads of every
+        one in a layer, or look at heads alone (none).
       keep_circuit: tasks whose circuits are kept: their heads go last.
       rounds: of scoring and removing; with several the share rises along a cubic.
       data: what the criterion looks at.
@@ -47,7 +59,7 @@ class PruneConfig:
     sparsity: float = 0.25
     scope: Literal["global", "layer"] = "global"
     at_least: int = 0
-    groups: bool = False
+    groups: Literal["none", "whole", "equal"] = "none"
     keep_circuit: tuple[str, ...] = ()
     rounds: int = 1
     data: Data = dataclasses.field(default_factory=Data)
@@ -67,30 +79,50 @@ def prune_gates(model: Model, config: PruneConfig, *, progress: bool = True) -> 
       np.float32(8.0)
     """
     check.integer("rounds", config.rounds, 1)
-    check.known("criterion", config.criterion, (*prune.CRITERIA, "learned"))
+    check.known("criterion", config.criterion, (*prune.CRITERIA, "ablation", "learned"))
     if not 0 <= config.sparsity < 1:
         raise check.fail("sparsity", "a number in [0, 1)", config.sparsity)
-    gates: Gates | None = None
+    if config.keep_circuit and "heads" not in config.over:
+        raise check.fail("over", "heads among what is removed, to keep a circuit's", config.over)
     steps = cubic(config.sparsity, config.rounds)
     looked_at = config.criterion not in ("magnitude", "random", "learned")
     found, loss = batches(model, config.data) if looked_at else ([], prune.next_token)
-    kept = circuit_heads(model, config)
+    kept, groups = circuit_heads(model, config), None
+    if config.groups != "none":
+        groups = [size.kv_heads for size in model.config.layer_sizes]
+    gates, gone = Gates(), 0.0
     for step in range(1, config.rounds + 1):
-        now = model if gates is None else prune.fold(model, gates)
         share = config.sparsity if step == config.rounds else float(np.asarray(steps(step)))
-        scored = _scored(now, config, found, loss, share, step, progress)
+        now = model if step == 1 else prune.shrink(model, gates)
+        # Of what is left, the share that brings what is gone to `share`.
+        scored = _scored(now, config, found, loss, 1 - (1 - share) / (1 - gone), step, progress)
+        if step > 1:
+            scored = _placed(model, scored, prune.kept(model, gates))
         if kept is not None:
             scored = protect(scored, kept)
         gates = prune.select(
-            scored,
-            share,
-            scope=config.scope,
-            at_least=config.at_least,
-            groups=[size.kv_heads for size in model.config.layer_sizes] if config.groups else None,
-            start=gates,
-        )
-    assert gates is not None
+            scored, share, scope=config.scope, at_least=config.at_least, groups=groups,
+            equal=config.groups == "equal", start=gates,
+        )  # fmt: skip
+        gone = share
     return gates
+
+
+def _placed(model: Model, scores: Gates, kept: dict[str, Any]) -> Gates:
+    """Scores of a shrunk model, each at its component's place in the whole one."""
+    found = {}
+    for field in dataclasses.fields(scores):
+        values = getattr(scores, field.name)
+        if values is None:
+            continue
+        whole = np.zeros(getattr(Gates.ones(model.config), field.name).shape)
+        if field.name in ("heads", "neurons"):
+            for i, (layer, own) in enumerate(zip(kept["layers"], kept[field.name], strict=True)):
+                whole[layer, own] = np.asarray(values[i])[: len(own)]
+        else:
+            whole[kept["width" if field.name == "width" else "layers"]] = np.asarray(values)
+        found[field.name] = whole
+    return marked(model.config, Gates(**found))
 
 
 def protect(scores: Gates, kept: np.ndarray) -> Gates:
@@ -149,9 +181,14 @@ def _scored(
         scored = learned_scores(
             model, together(model, config.data), config.over, share, config.learn, progress=progress
         )
+    elif config.criterion == "ablation":
+        scored = each_removed(model, found, harm(loss), config.over, progress=progress)
     else:
         key = jax.random.fold_in(jax.random.key(config.data.seed), step)
-        scored = prune.score(model, found, config.criterion, loss=loss, key=key, progress=progress)
+        scored = prune.score(
+            model, found, config.criterion, loss=loss, key=key,
+            layers=max(1, round(share * model.config.layers)), progress=progress,
+        )  # fmt: skip
     values = {}
     for name in config.over:
         check.known("over", name, [field.name for field in dataclasses.fields(Gates)])

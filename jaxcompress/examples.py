@@ -10,15 +10,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tqdm
 
 from jaxcompress import check, files, prune, tasks
+from jaxcompress.ablate.interventions import Components, components
 from jaxcompress.data.packed import packed
 from jaxcompress.models import Gates, Model
+from jaxcompress.prune.scores import marked
 
 __all__ = [
     "Data",
+    "Measure",
     "accuracy",
+    "as_measure",
     "batches",
+    "each_removed",
+    "harm",
     "judged",
     "mean_loss",
     "similarity",
@@ -27,6 +34,7 @@ __all__ = [
 ]
 
 _TENTH = 10  # every so-manieth row of a text is held out
+_TOGETHER = 256  # components whose gates exist at once
 _HIDDEN = 0.15  # share of tokens that a masked language model is asked for
 
 
@@ -183,12 +191,22 @@ def mean_loss(model: Model, found: Sequence[Any], loss: Any, gates: Gates | None
     if gates is None:
         gates = Gates()
     stacked = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], gates)
-    return float(under_gates(model, found, _as_measure(loss), stacked)[0])
+    return float(under_gates(model, found, as_measure(loss), stacked)[0])
 
 
 @functools.cache  # one object for each loss: `jit` compiles anew for a function it has not seen
-def _as_measure(loss: Any) -> Measure:
-    return lambda out, batch, whole: loss(out, batch)
+def as_measure(loss: Any) -> Measure:
+    """A loss of `batches` as a measure for `under_gates`.
+
+    Example:
+      >>> as_measure(prune.answer) is as_measure(prune.answer)
+      True
+    """
+
+    def of_loss(out: Any, batch: Any, whole: Any) -> jax.Array:
+        return loss(out, batch)
+
+    return of_loss
 
 
 def judged(model: Model, data: Data) -> dict[str, float]:
@@ -293,3 +311,74 @@ def _measured(
         return measure(whole, batch, whole).sum()[None], asked
     one = lambda gates: measure(run(gates=gates), batch, whole).sum()  # noqa: E731
     return jax.lax.map(one, gates, batch_size=chunk), asked
+
+
+def each_removed(
+    model: Model,
+    found: Sequence[Any],
+    measure: Measure,
+    over: Sequence[str],
+    *,
+    progress: bool = True,
+) -> Gates:
+    """What a measure gains when each component is removed alone, put to zero.
+
+    For prompts `ablate.sweep` gives the same numbers faster; this takes any data and any measure.
+
+    Args:
+      model: whose components are removed.
+      found: batches of `examples.batches`.
+      measure: see `examples.under_gates`.
+      over: any of heads, neurons, attns, mlps, width.
+      progress: whether to show a progress bar.
+
+    Returns:
+      Gates that hold, for every component, the measure without it minus the measure with all;
+      infinity in the slots that smaller layers lack.
+
+    Raises:
+      ValueError: for an unknown field.
+
+    Example:
+      >>> from jaxcompress.io.huggingface import load
+      >>> model = load("builtin:student")
+      >>> months, _ = batches(model, Data(tasks=("months",), count=4))
+      >>> each_removed(model, months, accuracy, ["mlps"], progress=False).mlps.shape
+      (2,)
+    """
+    whole = under_gates(model, found, measure, Gates())[0]
+    values = {}
+    for name in over:
+        items = _components(model, name)
+        change = np.full(int(np.prod(items.shape)), np.nan)
+        starts = range(0, len(items), _TOGETHER)
+        for start in tqdm.tqdm(starts, desc=f"remove {name}", disable=not progress):
+            # The last ones are filled up with the first, so that all have one compiled shape.
+            some = np.arange(start, start + min(_TOGETHER, len(items))) % len(items)
+            gates = jax.tree.map(jnp.asarray, items.gates(some))
+            change[items.where[some]] = under_gates(model, found, measure, gates) - whole
+        values[name] = np.nan_to_num(change.reshape(items.shape), nan=np.inf)
+    return marked(model.config, Gates(**values))
+
+
+def _components(model: Model, name: str) -> Components:
+    if name != "width":
+        return components(model.config, name)
+    return components(model.config, [{"width": [i]} for i in range(model.config.width)])
+
+
+def harm(loss: Any) -> Measure:
+    """The measure that rises where a model gets worse: of an encoder, how its embeddings turn.
+
+    Args:
+      loss: as `examples.batches` gives it.
+
+    Example:
+      >>> harm(prune.answer).__name__
+      'of_loss'
+    """
+    return _turned if loss is prune.embedding else as_measure(loss)
+
+
+def _turned(out: Any, batch: Any, whole: Any) -> jax.Array:
+    return 1 - similarity(out, batch, whole)

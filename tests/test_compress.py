@@ -11,10 +11,10 @@ import pytest
 
 from jaxcompress import io, prune, tree
 from jaxcompress.cli import main
-from jaxcompress.compress import PruneConfig, prune_gates, prune_model
+from jaxcompress.compress import PruneConfig, circuit_heads, prune_gates, prune_model
 from jaxcompress.data import language, text
 from jaxcompress.examples import Data, batches, mean_loss
-from jaxcompress.models import ModelConfig, create
+from jaxcompress.models import Gates, ModelConfig, create
 from tests import families
 from tests.families import randomized
 
@@ -103,6 +103,67 @@ def test_rounds_reach_the_same_share(model):
     config = PruneConfig(criterion="magnitude", sparsity=0.5, rounds=3, over=("neurons",))
     gates = prune_gates(model, config, progress=False)
     assert int((gates.neurons == 0).sum()) == 6
+
+
+@pytest.mark.parametrize("criterion", ["magnitude", "taylor_token", "angular_distance"])
+def test_rounds_over_all_that_can_go(model, criterion):
+    """Channels too; and a round sees what the round before it has left, not the whole."""
+    over = ("attns", "mlps") if criterion == "angular_distance" else ("heads", "neurons", "width")
+    config = PruneConfig(criterion=criterion, sparsity=0.5, rounds=2, over=over, data=DATA)
+    gates = prune_gates(model, config, progress=False)
+    for name in over:
+        assert np.mean(np.asarray(getattr(gates, name)) == 0) == 0.5, name
+    if criterion == "taylor_token":
+        first = prune_gates(model, dataclasses.replace(config, rounds=1), progress=False)
+        assert any((getattr(first, name) != getattr(gates, name)).any() for name in over)
+
+
+def test_a_second_round_scores_the_smaller_model(model):
+    """By hand: select a part, shrink, score what is left, and put the scores back."""
+    config = PruneConfig(
+        criterion="taylor_token", sparsity=0.5, rounds=2, over=("neurons",), data=DATA
+    )
+    gates = prune_gates(model, config, progress=False)
+    found, loss = batches(model, DATA)
+    share = float(prune.schedule.cubic(0.5, 2)(1))
+    scored = prune.score(model, found, "taylor_token", loss=loss, progress=False)
+    first = prune.select(type(scored)(neurons=scored.neurons), share)
+    small = prune.shrink(model, first)
+    again = prune.score(small, found, "taylor_token", loss=loss, progress=False)
+    left = np.where(np.asarray(first.neurons) > 0, np.nan, -np.inf)
+    for layer, own in enumerate(prune.kept(model, first)["neurons"]):
+        left[layer, own] = np.asarray(again.neurons)[layer, : len(own)]
+    order = np.argsort(left, axis=None, kind="stable")
+    assert set(order[:6]) == set(np.flatnonzero(np.asarray(gates.neurons) == 0))
+
+
+def test_exact_ablation_is_a_criterion(model):
+    config = PruneConfig(criterion="ablation", sparsity=0.25, over=("heads",), data=DATA)
+    gates = prune_gates(model, config, progress=False)
+    found, loss = batches(model, DATA)
+    whole, rises = mean_loss(model, found, loss), {}
+    for layer, head in np.ndindex(2, 4):
+        off = prune.fold(model, Gates.off(model.config, heads=[(layer, head)]))
+        rises[layer, head] = mean_loss(off, found, loss) - whole
+    lowest = sorted(rises, key=lambda place: rises[place])[:2]
+    assert sorted(map(tuple, np.argwhere(np.asarray(gates.heads) == 0).tolist())) == sorted(lowest)
+
+
+def test_heads_of_a_circuit_go_last(directory, tmp_path, capsys):
+    config = PruneConfig(over=("neurons",), keep_circuit=("months",), data=DATA)
+    with pytest.raises(ValueError, match="over: expected heads among what is removed"):
+        prune_gates(io.load(directory), config)
+    settings = ["criterion=magnitude", "over=[heads]", "sparsity=0.5", "data.count=16"]
+    command = ["prune", "builtin:student", str(tmp_path / "small"), *settings]
+    command += ["--keep-circuit", "months"]
+    assert main(command) == 0
+    written = json.loads((tmp_path / "small" / "compression.json").read_text())
+    student = io.load("builtin:student")
+    how = PruneConfig(keep_circuit=("months",), data=Data(count=16))
+    needed = np.argwhere(circuit_heads(student, how) > 0)
+    kept = {(i, head) for i, own in enumerate(written["kept"]["heads"]) for head in own}
+    assert len(needed) and {tuple(one) for one in needed.tolist()} <= kept
+    capsys.readouterr()
 
 
 def test_text_is_packed_and_scored(model, tmp_path, monkeypatch):

@@ -10,8 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcompress import examples, io, prune
-from jaxcompress.examples import Data, accuracy, batches, mean_loss, similarity, under_gates
+from jaxcompress import ablate, examples, io, prune
+from jaxcompress.examples import (
+    Data,
+    accuracy,
+    as_measure,
+    batches,
+    each_removed,
+    harm,
+    mean_loss,
+    similarity,
+    under_gates,
+)
 from jaxcompress.models import Gates, create
 from tests import families
 
@@ -136,3 +146,45 @@ def test_a_text_too_short_to_hold_out(tmp_path):
     np.savez(tmp_path / "few.npz", tokens=np.ones((9, 4), int), lengths=np.full(9, 4))
     with pytest.raises(ValueError, match=r"data.text: expected at least 10 rows, got 9"):
         batches(model(), Data(text=str(tmp_path / "few.npz")), held_out=True)
+
+
+def nats(logits, prompts, clean):
+    """The answer's surprise, for the sweep."""
+    logs = jax.nn.log_softmax(logits)
+    return -jnp.take_along_axis(logs, prompts.correct, axis=1)[:, 0]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "uneven"])
+def test_each_removed_as_the_sweep(name):
+    one, prompts = families.model(name), families.prompts("left")
+    found = each_removed(
+        one, [prompts], as_measure(prune.answer), ["heads", "mlps"], progress=False
+    )
+    for field in ("heads", "mlps"):
+        effects = ablate.sweep(
+            one, prompts, field, replacement="zero", metric=nats, progress=False
+        ).mean
+        expected = np.nan_to_num(effects, nan=np.inf)
+        np.testing.assert_allclose(getattr(found, field), expected, atol=1e-5)
+
+
+def test_each_removed_on_text():
+    one, loss = families.model("gpt2"), as_measure(prune.next_token)
+    rows = [prune.Text(families.tokens(i), families.mask("right")) for i in (0, 1)]
+    every = ("heads", "neurons", "attns", "mlps", "width")
+    found = each_removed(one, rows, loss, every, progress=False)
+    whole = under_gates(one, rows, loss, Gates())[0]
+    for name, place in (
+        ("heads", (1, 2)), ("neurons", (2, 5)), ("attns", (0,)), ("mlps", (2,)), ("width", (7,)),
+    ):  # fmt: skip
+        off = np.ones(getattr(found, name).shape, np.float32)
+        off[place] = 0
+        without = under_gates(one, rows, loss, Gates(**{name: off[None]}))[0]
+        np.testing.assert_allclose(getattr(found, name)[place], without - whole, atol=1e-6)
+
+
+def test_encoders_are_harmed_where_their_embeddings_turn():
+    one = families.model("bert", head="none", unembed_bias=False)
+    rows = [prune.Text(families.tokens(), np.ones_like(families.tokens()))]
+    found = each_removed(one, rows, harm(prune.embedding), ["mlps"], progress=False)
+    assert (found.mlps > 0).all()

@@ -18,6 +18,7 @@ __all__ = ["CRITERIA", "from_sums", "score"]
 
 CRITERIA: Mapping[str, tuple[str, ...]] = {
     "activation": ("activations",),
+    "angular_distance": ("activations",),
     "block_influence": ("activations",),
     "fisher": ("gradients",),
     "magnitude": (),
@@ -38,6 +39,7 @@ def score(
     *,
     loss: Loss = next_token,
     key: jax.Array | None = None,
+    layers: int = 1,
     progress: bool = True,
 ) -> Gates:
     """Collects what a criterion needs and scores every component with it.
@@ -50,6 +52,7 @@ def score(
       criterion: one of `CRITERIA`.
       loss: that the gradients are of.
       key: for `random`.
+      layers: for `angular_distance`, how many neighbours are to go together.
       progress: whether to show a progress bar.
 
     Raises:
@@ -63,11 +66,16 @@ def score(
     check.known("criterion", criterion, CRITERIA)
     wanted = CRITERIA[criterion]
     sums = calibrate(model, batches, loss, wanted=wanted, progress=progress) if wanted else {}
-    return from_sums(model, sums, criterion, key=key)
+    return from_sums(model, sums, criterion, key=key, layers=layers)
 
 
 def from_sums(
-    model: Model, sums: scores.Statistics, criterion: str, *, key: jax.Array | None = None
+    model: Model,
+    sums: scores.Statistics,
+    criterion: str,
+    *,
+    key: jax.Array | None = None,
+    layers: int = 1,
 ) -> Gates:
     """Scores by a criterion, from sums that were collected before; see `scores.marked`.
 
@@ -76,6 +84,7 @@ def from_sums(
       sums: of `calibrate`, with what the criterion wants: `CRITERIA[criterion]`.
       criterion: one of `CRITERIA`.
       key: for `random`.
+      layers: for `angular_distance`, how many neighbours are to go together.
 
     Raises:
       ValueError: for an unknown criterion, `random` without a key, or sums that lack something.
@@ -87,6 +96,8 @@ def from_sums(
     """
     check.known("criterion", criterion, CRITERIA)
     config = model.config  # pyright: ignore[reportAttributeAccessIssue]
+    if criterion == "angular_distance":
+        return scores.layer_runs(sums, layers)
     return scores.marked(config, _from_sums(config, model.params, sums, criterion, key))
 
 

@@ -31,6 +31,7 @@ def select(
     scope: Literal["global", "layer"] = "global",
     at_least: int = 0,
     groups: int | Sequence[int] | None = None,
+    equal: bool = False,
     start: Gates | None = None,
 ) -> Gates:
     """Shuts the share `sparsity` of the components of every field that has scores.
@@ -44,6 +45,8 @@ def select(
         these are fewer.
       groups: the number of key/value heads of the model or of each layer, to remove heads by whole
         groups, ranked by the mean of their scores; `None` removes single heads.
+      equal: remove no whole groups, but equally many heads of every group of a layer: the lowest of
+        each together, ranked by the mean of their scores. Keys and values then stay shared.
       start: gates of an earlier round; what is shut stays shut.
 
     Returns:
@@ -70,13 +73,12 @@ def select(
         if groups is None or name != "heads":
             found[name] = _shut_lowest(name, values, scope, sparsity, least)
             continue
-        each = _each(values, groups)
-        units = grouped(values, groups)
-        gate = _shut_lowest(name, units, scope, sparsity, -(-least // np.maximum(each, 1)))
-        # Where a layer has no heads at all, any group will do.
-        owner = np.arange(values.shape[1]) // np.maximum(each, 1)[:, None]
-        owner = np.minimum(owner, units.shape[1] - 1)
-        found[name] = np.where(values < np.inf, np.take_along_axis(gate, owner, axis=1), 1)
+        owner = _ranks(values, groups) if equal else _owners(values, groups)
+        units = _means(values, owner)
+        size = np.maximum([(row == 0).sum() for row in owner], 1)
+        gate = _shut_lowest(name, units, scope, sparsity, -(-least // size))
+        shut = np.take_along_axis(gate, np.maximum(owner, 0), axis=1)
+        found[name] = np.where(values < np.inf, shut, 1)
     return Gates(**found)
 
 
@@ -174,13 +176,31 @@ def grouped(heads: Any, groups: int | Sequence[int]) -> np.ndarray:
       [[2.0, 2.0]]
     """
     heads = np.asarray(heads)
-    each = _each(heads, groups)
-    owner = np.arange(heads.shape[1]) // np.maximum(each, 1)[:, None]
-    found = np.full((len(heads), int(np.max(groups))), np.inf)
+    return _means(heads, _owners(heads, groups))
+
+
+def _owners(heads: np.ndarray, groups: int | Sequence[int]) -> np.ndarray:
+    """(layer, head) number of each head's key/value group; -1 where a layer lacks the head."""
+    each = np.maximum(_each(heads, groups), 1)[:, None]
+    return np.where(heads < np.inf, np.arange(heads.shape[1]) // each, -1)
+
+
+def _ranks(heads: np.ndarray, groups: int | Sequence[int]) -> np.ndarray:
+    """(layer, head) place of each head in its group, the highest score first; -1 as `_owners`."""
+    owners, ranks = _owners(heads, groups), np.full(heads.shape, -1)
+    for row, own, rank in zip(heads, owners, ranks, strict=True):
+        for group in np.unique(own[own >= 0]):
+            members = np.flatnonzero(own == group)
+            rank[members[np.argsort(-row[members], kind="stable")]] = np.arange(len(members))
+    return ranks
+
+
+def _means(heads: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    """(layer, unit) means over the heads of each unit, infinity where a layer has fewer units."""
+    found = np.full((len(heads), max(int(owner.max()), 0) + 1), np.inf)
     for row, own, unit in zip(heads, owner, found, strict=True):
-        there = row < np.inf
-        for group in np.unique(own[there]):
-            unit[group] = row[there & (own == group)].mean()
+        for number in np.unique(own[own >= 0]):
+            unit[number] = row[own == number].mean()
     return found
 
 

@@ -22,6 +22,7 @@ from jaxcompress.prune import (
     next_token,
     pad,
     scores,
+    select,
 )
 from jaxcompress.prune.calibrate import WANTED
 from jaxcompress.prune.size import existing
@@ -224,6 +225,17 @@ def test_activation_influence_and_angles():
     np.testing.assert_allclose(scores.angular_distance(found, 2)[0], expected, rtol=1e-3)
     with pytest.raises(ValueError, match="layers: expected a whole number in"):
         scores.angular_distance(found, 4)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_the_lowest_layers_are_the_best_run(count):
+    angles = np.random.default_rng(count).random((7, 7))
+    sums = {"activations": {}, "angles": angles, "counts": {"examples": 1.0}}
+    best = int(np.argmin(scores.angular_distance(sums, count)))
+    found = scores.layer_runs(sums, count)
+    gates = select(found, count / 6)
+    assert np.flatnonzero(gates.attns == 0).tolist() == list(range(best, best + count))
+    assert (gates.attns == gates.mlps).all()
 
 
 def test_parameter_attribution_signed_is_the_first_order_effect():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxcompress.models import Gates
-from jaxcompress.prune import budget, flops_per_token, parameters, select
+from jaxcompress.prune import budget, flops_per_token, parameters, select, shrink
 from jaxcompress.prune.scores import marked
 from tests import families
 
@@ -62,6 +62,28 @@ def test_at_least(seed, sparsity):
     assert (gates.heads == 0).sum() == round(sparsity * 12)
     best = scores.heads.argmax(axis=1)
     assert (gates.heads[np.arange(3), best] == 1).all()
+
+
+def test_equally_many_heads_of_every_group():
+    scores = Gates(heads=np.array([[5.0, 1.0, 2.0, 8.0], [9.0, 9.0, 7.0, 3.0]]))
+    # Units: the lower heads of both groups of a layer, means 1.5 and 6; the higher, 6.5 and 8.
+    gates = select(scores, 0.25, groups=2, equal=True)
+    assert gates.heads.tolist() == [[1, 0, 0, 1], [1, 1, 1, 1]]
+    gates = select(scores, 0.5, groups=2, equal=True)
+    assert gates.heads.tolist() == [[1, 0, 0, 1], [1, 0, 1, 0]]
+    gates = select(scores, 0.5, groups=2, equal=True, at_least=2)
+    assert gates.heads.tolist() == [[1, 0, 0, 1], [1, 0, 1, 0]]
+    with pytest.raises(ValueError, match="at_least"):
+        select(scores, 0.5, groups=2, equal=True, at_least=3)
+
+
+def test_equal_groups_keep_sharing_keys():
+    """What is left of a grouped model has its key/value heads: stock transformers loads it."""
+    model = families.model("llama")
+    rng = np.random.default_rng(0)
+    gates = select(Gates(heads=rng.random((3, 4))), 0.5, scope="layer", groups=2, equal=True)
+    small = shrink(model, gates)
+    assert small.config.stacked and (small.config.heads, small.config.kv_heads) == (2, 2)
 
 
 def test_whole_groups():
