@@ -14,9 +14,17 @@ import numpy as np
 import tyro
 
 from jaxcompress import ablate as ablation
-from jaxcompress import config as configs
 from jaxcompress import files, runs, tasks, xla
-from jaxcompress.commands import convert, distill, lora, overrides_of, prune
+from jaxcompress.commands import (
+    OmitPrefix,
+    Positional,
+    Recipe,
+    convert,
+    distill,
+    lora,
+    overrides_of,
+    prune,
+)
 from jaxcompress.compare import CompareConfig
 from jaxcompress.compare import compare as compare_models
 from jaxcompress.io.huggingface import load
@@ -38,8 +46,6 @@ __all__ = [
     "prune",
 ]
 
-Positional = tyro.conf.Positional
-
 
 def compare(
     teacher: Positional[str],
@@ -52,8 +58,7 @@ def compare(
     *,
     out: Path = Path("runs/compare"),
     overwrite: bool = False,
-    config: Path | None = None,
-    quick: bool = False,
+    recipe: OmitPrefix[Recipe] = Recipe(),
     require: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
 ) -> None:
     """What each of two models can do, costs and depends on, and how alike they work.
@@ -64,15 +69,14 @@ def compare(
       overrides: see above.
       out: run folder for report.html, comparison.json and the record of the run.
       overwrite: replace an earlier run in that folder.
-      config: YAML file of settings, such as configs/compare/default.yaml.
-      quick: apply the file's quick overlay.
+      recipe: where settings come from.
       require: name=minimum, such as alignment=0.8, agreement=0.95 or faithfulness=0.7; may be given
         several times. The exit code is 3 if one is not met.
 
     Example:
       >>> main(["compare", "builtin:teacher", "builtin:student", "count=32"])  # doctest: +SKIP
     """
-    settings = configs.load(CompareConfig, config, quick=quick, overrides=overrides)
+    settings = recipe.of(CompareConfig, overrides)
     minima = minima_of(require)
     measured = settings.faithfulness or "faithfulness" in minima
     settings = dataclasses.replace(settings, faithfulness=measured)
@@ -151,8 +155,7 @@ def circuit(
     task: str,
     out: Path = Path("runs/circuit"),
     overwrite: bool = False,
-    config: Path | None = None,
-    quick: bool = False,
+    recipe: OmitPrefix[Recipe] = Recipe(),
 ) -> None:
     """Finds the circuit of a task, draws it, and says how faithful it is on other prompts.
 
@@ -162,15 +165,12 @@ def circuit(
       task: prompt family, such as ioi.
       out: run folder for report.html, circuit.json, circuit.svg and circuit.png.
       overwrite: replace an earlier run in that folder.
-      config: YAML file of settings, such as configs/circuit/default.yaml.
-      quick: apply the file's quick overlay.
+      recipe: where settings come from.
 
     Example:
       >>> main(["circuit", "builtin:teacher", "--task", "ioi"])  # doctest: +SKIP
     """
-    settings = configs.load(
-        CircuitConfig, config, quick=quick, overrides=(*overrides, f"task={task}")
-    )
+    settings = recipe.of(CircuitConfig, (*overrides, f"task={task}"))
     found = find_circuit(model, out, settings, overwrite=overwrite)
     if found["warning"]:
         print(found["warning"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,9 +21,10 @@ from jaxcompress.io.huggingface import load, resolve
 from jaxcompress.models import Model
 from jaxcompress.report.tables import compare_table
 
-__all__ = ["convert", "distill", "lora", "overrides_of", "prune"]
+__all__ = ["Recipe", "Written", "convert", "distill", "lora", "overrides_of", "prune"]
 
 Positional = tyro.conf.Positional
+OmitPrefix = tyro.conf.OmitArgPrefixes
 
 
 def overrides_of(cls: type, examples: str) -> Any:
@@ -38,7 +40,56 @@ def overrides_of(cls: type, examples: str) -> Any:
     """
     settings = configs.described(cls)
     start = f"settings as key=value, such as {examples}. All there are, with their defaults:"
-    return tyro.conf.arg(help=f"{start}\n{settings}\n")
+    return tyro.conf.arg(help=f"{start}\n{settings}\n", help_behavior_hint="")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Where settings come from.
+
+    Attributes:
+      config: YAML file of settings, such as configs/prune/default.yaml.
+      quick: apply the file's quick overlay.
+    """
+
+    config: Path | None = None
+    quick: bool = False
+
+    def of(self, cls: type, overrides: Sequence[str]) -> Any:
+        """The settings of that kind."""
+        return configs.load(cls, self.config, quick=self.quick, overrides=overrides)
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """What is written beside a model.
+
+    Attributes:
+      overwrite: replace a model, and a report, that is there.
+      report: run folder for a comparison with the model before, or with the teacher.
+      report_tasks: what to compare on; by default data.tasks.
+    """
+
+    overwrite: bool = False
+    report: Path | None = None
+    report_tasks: tuple[str, ...] = ()
+
+    def asked(self, names: Sequence[str] = ()) -> tuple[str, ...]:
+        """The tasks of a report; what is wrong with them, or with its folder, is found at once."""
+        names = self.report_tasks or names
+        if self.report is None:
+            return ()
+        if not names:
+            raise check.fail("--report", "--report-tasks to compare on", "none")
+        files.refuse_nonempty(self.report, self.overwrite, marker=runs.MARKER)
+        return tuple(check.known("--report-tasks", name, tasks.NAMES) for name in names)
+
+    def compare(self, before: str | Model, after: str | Model, names: Sequence[str]) -> None:
+        """Writes the report, if one is asked for."""
+        if self.report is not None:
+            done = compare(before, after, names, self.report, overwrite=self.overwrite)
+            print(compare_table(done))
+            print(f"\nReport: {(self.report / 'report.html').resolve()}")
 
 
 def prune(
@@ -50,11 +101,9 @@ def prune(
     ] = (),
     /,
     *,
-    overwrite: bool = False,
-    config: Path | None = None,
-    quick: bool = False,
-    report: Path | None = None,
-    report_tasks: tuple[str, ...] = (),
+    keep_circuit: tuple[str, ...] = (),
+    recipe: OmitPrefix[Recipe] = Recipe(),
+    written: OmitPrefix[Written] = Written(),
 ) -> None:
     """Removes the heads, neurons, blocks or channels that matter least; writes a smaller model.
 
@@ -65,18 +114,18 @@ def prune(
       model: Hugging Face id, directory or builtin:<name>.
       out: directory for the smaller model.
       overrides: see above.
-      overwrite: replace a model that is there.
-      config: YAML file of settings, such as configs/prune/default.yaml.
-      quick: apply the file's quick overlay.
-      report: run folder for a comparison of the two models.
-      report_tasks: what to compare on; by default data.tasks.
+      keep_circuit: tasks whose circuits are kept, as the setting of that name.
+      recipe: where settings come from.
+      written: what is written besides, and over what.
 
     Example:
       >>> prune("builtin:teacher", Path("small"), ("data.tasks=[ioi]",))  # doctest: +SKIP
     """
-    settings = configs.load(PruneConfig, config, quick=quick, overrides=overrides)
-    asked = _asked(report, report_tasks or settings.data.tasks, overwrite)
-    record = prune_model(model, out, settings, overwrite=overwrite)
+    settings = recipe.of(PruneConfig, overrides)
+    if keep_circuit:
+        settings = dataclasses.replace(settings, keep_circuit=keep_circuit)
+    asked = written.asked(settings.data.tasks)
+    record = prune_model(model, out, settings, overwrite=written.overwrite)
     for name, unit in (("parameters", ""), ("loss", "nats")):
         if record[name] is not None:
             before, after = record[name]["before"], record[name]["after"]
@@ -84,7 +133,7 @@ def prune(
     if "similarity" in record:
         print(f"{'similarity':12} {record['similarity']:>14.6g} of embeddings before and after")
     print(f"Smaller model: {out.resolve()}")
-    _write_report(model, str(out), asked, report, overwrite)
+    written.compare(model, str(out), asked)
 
 
 def distill(
@@ -97,11 +146,8 @@ def distill(
     ] = (),
     /,
     *,
-    overwrite: bool = False,
-    config: Path | None = None,
-    quick: bool = False,
-    report: Path | None = None,
-    report_tasks: tuple[str, ...] = (),
+    recipe: OmitPrefix[Recipe] = Recipe(),
+    written: OmitPrefix[Written] = Written(),
 ) -> None:
     """Trains a student to say what its teacher says: recovery after pruning, or a smaller model.
 
@@ -110,21 +156,18 @@ def distill(
       student: likewise, such as what prune has written.
       out: directory for the trained student.
       overrides: see above.
-      overwrite: replace a model that is there.
-      config: YAML file of settings, such as configs/distill/default.yaml.
-      quick: apply the file's quick overlay.
-      report: run folder for a comparison of teacher and student.
-      report_tasks: what to compare on; by default data.tasks.
+      recipe: where settings come from.
+      written: what is written besides, and over what.
 
     Example:
       >>> distill("builtin:teacher", "small", Path("out"), ("steps=9",))  # doctest: +SKIP
     """
-    settings = configs.load(DistillConfig, config, quick=quick, overrides=overrides)
-    asked = _asked(report, report_tasks or settings.data.tasks, overwrite)
-    record = distil(teacher, student, out, settings, overwrite=overwrite)
+    settings = recipe.of(DistillConfig, overrides)
+    asked = written.asked(settings.data.tasks)
+    record = distil(teacher, student, out, settings, overwrite=written.overwrite)
     _print_losses(record)
     print(f"Student: {out.resolve()}")
-    _write_report(teacher, str(out), asked, report, overwrite)
+    written.compare(teacher, str(out), asked)
 
 
 def lora(
@@ -136,11 +179,8 @@ def lora(
     ] = (),
     /,
     *,
-    overwrite: bool = False,
-    config: Path | None = None,
-    quick: bool = False,
-    report: Path | None = None,
-    report_tasks: tuple[str, ...] = (),
+    recipe: OmitPrefix[Recipe] = Recipe(),
+    written: OmitPrefix[Written] = Written(),
 ) -> None:
     """Trains a low-rank adapter and writes it as PEFT does, so that PEFT loads it.
 
@@ -148,24 +188,21 @@ def lora(
       model: Hugging Face id, directory or builtin:<name>.
       out: directory for the adapter.
       overrides: see above.
-      overwrite: replace an adapter, and a merged model, that is there.
-      config: YAML file of settings, such as configs/lora/default.yaml.
-      quick: apply the file's quick overlay.
-      report: run folder for a comparison of the model without and with the adapter.
-      report_tasks: what to compare on; by default data.tasks.
+      recipe: where settings come from.
+      written: what is written besides, and over what.
 
     Example:
       >>> lora("builtin:student", Path("adapter"), ("data.tasks=[ioi]",))  # doctest: +SKIP
     """
-    settings = configs.load(LoraConfig, config, quick=quick, overrides=overrides)
-    asked = _asked(report, report_tasks or settings.data.tasks, overwrite)
-    record = adapt(model, out, settings, overwrite=overwrite)
+    settings = recipe.of(LoraConfig, overrides)
+    asked = written.asked(settings.data.tasks)
+    record = adapt(model, out, settings, overwrite=written.overwrite)
     _print_losses(record)
     print(f"Trained {record['trained']:,} parameters. Adapter: {out.resolve()}")
-    if report is not None:
+    if written.report is not None:
         base = load(model)
         params = lora_trees.merge(base.params, peft.load_adapter(base, out))
-        _write_report(base, base.replace(params=params, name=str(out)), asked, report, overwrite)
+        written.compare(base, base.replace(params=params, name=str(out)), asked)
 
 
 def convert(
@@ -175,9 +212,7 @@ def convert(
     *,
     form: Literal["stock", "padded", "native"] = "stock",
     dtype: Literal["float32", "float16"] = "float32",
-    overwrite: bool = False,
-    report: Path | None = None,
-    report_tasks: tuple[str, ...] = (),
+    written: OmitPrefix[Written] = Written(),
 ) -> None:
     """Writes a model in another form: for stock transformers, padded for it, or as small as it is.
 
@@ -187,46 +222,22 @@ def convert(
       form: stock needs layers of one size; padded fills uneven ones up with zeros, which is exact
         and no faster; native takes any shape and is read by jaxcompress only.
       dtype: of the file.
-      overwrite: replace a model that is there.
-      report: run folder for a comparison of both.
-      report_tasks: what to compare on.
+      written: what is written besides, and over what.
 
     Example:
       >>> convert("small", Path("small-hf"), form="padded")  # doctest: +SKIP
     """
-    asked = _asked(report, report_tasks, overwrite)
+    asked = written.asked()
     store = {"float32": np.float32, "float16": np.float16}[dtype]
     record = provenance.record_of(resolve(model))
     export.save(
-        load(model), out, form=form, overwrite=overwrite, store=lambda x: x.astype(store),
+        load(model), out, form=form, overwrite=written.overwrite, store=lambda x: x.astype(store),
         compression=record,
     )  # fmt: skip
     print(f"Model: {out.resolve()}")
-    _write_report(model, str(out), asked, report, overwrite)
+    written.compare(model, str(out), asked)
 
 
 def _print_losses(record: dict[str, Any]) -> None:
     for name, nats in record["loss"].items():
         print(f"held-out loss, {name:8} {nats:.5g} nats")
-
-
-def _asked(report: Path | None, names: Sequence[str], overwrite: bool) -> tuple[str, ...]:
-    """The tasks of a report; what is wrong with them, or with its folder, is found at once."""
-    if report is None:
-        return ()
-    if not names:
-        raise check.fail("--report", "--report-tasks to compare on", "none")
-    files.refuse_nonempty(report, overwrite, marker=runs.MARKER)
-    return tuple(check.known("--report-tasks", name, tasks.NAMES) for name in names)
-
-
-def _write_report(
-    before: str | Model,
-    after: str | Model,
-    names: Sequence[str],
-    report: Path | None,
-    overwrite: bool,
-) -> None:
-    if report is not None:
-        print(compare_table(compare(before, after, names, report, overwrite=overwrite)))
-        print(f"\nReport: {(report / 'report.html').resolve()}")
