@@ -16,12 +16,13 @@ import jax
 import numpy as np
 
 from jaxcompress import check
+from jaxcompress.align.habits import in_common
 from jaxcompress.align.measured import Profile
 from jaxcompress.cka import pairwise_cka
 
 __all__ = ["MARKS", "cosine", "marks", "masses"]
 
-MARKS = ("causal", "effects", "functional", "attention", "attention_with_sink")
+MARKS = ("causal", "effects", "functional", "roles", "attention", "attention_with_sink")
 """Ways to compare two components; `causal` is the one that the score uses."""
 
 
@@ -50,6 +51,8 @@ def marks(
     * `causal`: cosine of the logit changes, prompts and sampled tokens together.
     * `effects`: correlation over prompts of the changes of the logit difference.
     * `functional`: debiased linear CKA over prompts of what is written at the answer position.
+    * `roles`: what two heads' shares of attention have in common (`align.habits`); of MLPs,
+      `functional`.
     * `attention`: mean over prompts of the cosine of the attention of the answer position, the
       first position left out; of MLPs, `functional`.
     * `attention_with_sink`: likewise, all positions.
@@ -82,6 +85,8 @@ def marks(
             value[h:, k:] = _cka(student.written[1], teacher.written[1])
             if name == "functional":
                 value[:h, :k] = _cka(student.written[0], teacher.written[0])
+            elif name == "roles":
+                value[:h, :k] = in_common(student.roles, teacher.roles)
             else:
                 first = 1 if name == "attention" else 0
                 rows = (one.attention[..., first:] for one in (student, teacher))

@@ -29,6 +29,7 @@ class Profile:
       written: what heads (head, batch, width) and MLPs (layer, batch, width) write into the
         residual stream at the answer position.
       attention: (head, batch, key) attention of the answer position.
+      roles: (head, role) shares of the attention, see `align.habits`.
     """
 
     names: tuple[str, ...]
@@ -41,6 +42,7 @@ class Profile:
     logits: Any = None
     written: Any = None
     attention: Any = None
+    roles: Any = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ from jaxcompress.ablate.forward import Base, run, start
 from jaxcompress.ablate.interventions import REPLACEMENTS, components, replacements
 from jaxcompress.ablate.sweep import measure
 from jaxcompress.align import similarity
+from jaxcompress.align.habits import habits
 from jaxcompress.align.measured import Profile
 from jaxcompress.models.gates import Edits
 from jaxcompress.tasks.metrics import logit_difference
@@ -73,6 +74,7 @@ def profile(
     outputs = np.asarray(base.taps["mlps"])
     outputs = outputs.reshape(len(outputs), -1, outputs.shape[-1])
     written, attention = _at_answer(model, base)
+    roles = jax.jit(habits)(base.taps["pattern"], base.prompts.tokens, mask)
     return Profile(
         names=tuple(names),
         heads=int(exists.sum()),
@@ -84,6 +86,7 @@ def profile(
         logits=changes[..., 1:],
         written=(written["heads"][exists], written["mlps"]),
         attention=attention[exists],
+        roles=np.asarray(roles)[exists],
     )
 
 

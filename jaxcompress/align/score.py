@@ -172,6 +172,7 @@ def score(
     *,
     others: Mapping[str, Any] | None = None,
     replacement: str = "mean",
+    across: bool = False,
     samples: int = 10_000,
     seed: int = 0,
     progress: bool | None = None,
@@ -185,6 +186,7 @@ def score(
       others: further models to put in the student's place, for example `{"from_scratch": model,
         "untrained_student": model}`; the teacher itself is always among them.
       replacement: see `align.profile`.
+      across: whether a head may stand for an MLP, in the calibrated score.
       samples: permutations, random matchings and bootstrap samples.
       seed: of these.
       progress: see `ablate.sweep`.
@@ -202,7 +204,7 @@ def score(
     options: dict[str, Any] = {"replacement": replacement, "progress": progress}
     measured = {name: profile(m, prompts, **options) for name, m in (others or {}).items()}
     ours = profile(teacher, prompts, **options), profile(student, prompts, **options)
-    return align_profiles(*ours, others=measured, samples=samples, seed=seed)
+    return align_profiles(*ours, others=measured, across=across, samples=samples, seed=seed)
 
 
 def align_profiles(
@@ -210,6 +212,7 @@ def align_profiles(
     student: Profile,
     *,
     others: Mapping[str, Profile] | None = None,
+    across: bool = False,
     samples: int = 10_000,
     seed: int = 0,
 ) -> Alignment:
@@ -229,8 +232,8 @@ def align_profiles(
         nulls[name] = _Matched(teacher, other).scores()
     scale = None
     if teacher.logits is not None and student.logits is not None:
-        few = min(samples, 1000)
-        scale = calibrated(teacher, student, unrelated=others, samples=few, seed=seed)
+        options: dict[str, Any] = {"across": across, "samples": min(samples, 1000), "seed": seed}
+        scale = calibrated(teacher, student, unrelated=others, **options)
     return Alignment(
         **found.scores(),
         interval=found.interval(rng, samples),

@@ -20,7 +20,7 @@ __all__ = ["VARIANTS", "area", "areas", "auc", "case", "nested", "recovered", "v
 
 PUBLISHED = ("published", "mean_similarity", "weighted", "overlap")
 VARIANTS = (
-    *PUBLISHED, "attention_with_sink", "attention", "functional", "effects", "causal",
+    *PUBLISHED, "attention_with_sink", "attention", "roles", "functional", "effects", "causal",
     "alignment", "algorithm", "mechanism",
 )  # fmt: skip
 

@@ -25,6 +25,7 @@ NAMES = {
     "attention_with_sink": "attention",
     "attention": "attention, no sink",
     "functional": "outputs (CKA)",
+    "roles": "roles",
     "effects": "effects",
     "causal": "logit changes",
     "alignment": "alignment",

@@ -25,4 +25,5 @@ def made_up(seed: int) -> Profile:
         logits=logits - logits.mean(axis=-1, keepdims=True),
         written=(rng.normal(size=(4, COUNT, 7)), rng.normal(size=(2, COUNT, 7))),
         attention=rng.random((4, COUNT, 6)),
+        roles=rng.dirichlet(np.ones(6), size=4),
     )

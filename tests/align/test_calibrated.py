@@ -46,6 +46,7 @@ def test_order_of_components_does_not_matter():
         logits=student.logits[order],
         written=(student.written[0][order[:4]], student.written[1][order[4:] - 4]),
         attention=student.attention[order[:4]],
+        roles=student.roles[order[:4]],
     )
     a, b = (calibrated(teacher, one, samples=5) for one in (student, moved))
     assert a.raw == pytest.approx(b.raw, abs=1e-6)
