@@ -37,7 +37,7 @@ from jaxcompress.tokenized import refuse_other_tokenizer
 
 __all__ = ["CompareConfig", "compare", "measure_pair"]
 
-DEFAULT_TASKS = ("numerals", "number_words", "months", "ioi", "greater_than", "induction")
+_TASKS = ("numerals", "number_words", "months", "ioi", "greater_than", "induction")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,10 +47,12 @@ class CompareConfig:
     Attributes:
       teacher: Hugging Face id, directory or `builtin:<name>`.
       student: likewise; it must share the teacher's tokenizer.
-      tasks: names from `tasks.NAMES`.
+      tasks: names from `tasks.NAMES`; left out, numerals, number words, months, ioi, greater than
+        and induction, as far as these models can be asked them.
       count: prompts per task.
       seed: of prompts, untrained models and permutations.
       replacement: what stands in for an ablated component: `mean`, `zero` or `resample`.
+      across: whether a head may stand for an MLP in the calibrated alignment.
       from_scratch: a model of the student's shape that never saw the teacher, for the null; or
         `null`. Left out if it does not share the tokenizer.
       bootstrap: samples of every bootstrap and permutation.
@@ -60,10 +62,11 @@ class CompareConfig:
 
     teacher: str = "builtin:teacher"
     student: str = "builtin:student"
-    tasks: tuple[str, ...] = DEFAULT_TASKS
+    tasks: tuple[str, ...] | None = None
     count: int = 64
     seed: int = 0
     replacement: str = "mean"
+    across: bool = False
     from_scratch: str | None = None
     bootstrap: int = 10_000
     faithfulness: bool = False
@@ -72,7 +75,7 @@ class CompareConfig:
 def compare(
     teacher: str | Model,
     student: str | Model,
-    tasks: Sequence[str] = DEFAULT_TASKS,
+    tasks: Sequence[str] | None = None,
     out: str | Path | None = None,
     *,
     config: CompareConfig | None = None,
@@ -84,7 +87,7 @@ def compare(
     Args:
       teacher: a model, or what `load` takes.
       student: likewise.
-      tasks: names from `tasks.NAMES`.
+      tasks: names from `tasks.NAMES`, or `None`: see `CompareConfig`.
       out: run folder for `report.html`, `comparison.json`, `metrics.jsonl` and what was run with;
         `None` writes nothing.
       config: further settings; its models and tasks are ignored.
@@ -105,7 +108,7 @@ def compare(
         config or CompareConfig(),
         teacher=_name(teacher),
         student=_name(student),
-        tasks=tuple(tasks),
+        tasks=None if tasks is None else tuple(tasks),
     )
     if out is not None:
         files.refuse_nonempty(out, overwrite, marker=runs.MARKER)
@@ -130,32 +133,46 @@ def measure_pair(
     check.integer("seed", config.seed, 0)
     for role, model in (("teacher", teacher), ("student", student)):
         check.finite(f"{role} {model.name}".strip(), model.params)
-    if not config.tasks:
-        raise check.fail("tasks", "at least one task", "none")
-    for name in config.tasks:
-        check.known("tasks", name, tasks.NAMES)
-    others = _others(student, teacher, config)
-    key = jax.random.key(config.seed)
+    settings = to_dict(config) | runs.environment()
     context = min(teacher.config.context, student.config.context)
-    prompts = {
-        name: tasks.get(name, teacher.tokenizer, config.count, key, context=context)
-        for name in config.tasks
-    }
-    prompts = dict(zip(prompts, tasks.alike(list(prompts.values()), context), strict=True))
+    prompts, refused = _prompts(config, teacher.tokenizer, context)
+    others = _others(student, teacher, config)
     costs = {"teacher": cost(teacher), "student": cost(student)}
     rows = [
-        _task(name, prompts[name], teacher, student, others, config, progress)
-        for name in config.tasks
+        _task(name, one, teacher, student, others, config, progress)
+        for name, one in prompts.items()
     ]
     comparison: dict[str, Any] = {
         "teacher": _describe(teacher) | {"cost": dataclasses.asdict(costs["teacher"])},
         "student": _describe(student) | {"cost": dataclasses.asdict(costs["student"])},
-        "settings": to_dict(config) | runs.environment(),
+        "settings": settings,
         "tasks": rows,
+        "refused": refused,
     }
     comparison["alignment"] = _overall(rows)
     comparison = _plain(comparison)
     return comparison | {"summary": summarise(comparison)}
+
+
+def _prompts(
+    config: CompareConfig, tokenizer: Any, context: int
+) -> tuple[dict[str, tasks.Prompts], dict[str, str]]:
+    """Prompts of one length by task; and why a task of the default cannot be asked."""
+    if config.tasks is not None and not config.tasks:
+        raise check.fail("tasks", "at least one task", "none")
+    found, refused, key = {}, {}, jax.random.key(config.seed)
+    for name in _TASKS if config.tasks is None else config.tasks:
+        check.known("tasks", name, tasks.NAMES)
+        try:
+            found[name] = tasks.get(name, tokenizer, config.count, key, context=context)
+        except ValueError as error:
+            if config.tasks is not None:
+                raise
+            refused[name] = str(error)
+    if not found:
+        raise check.fail("tasks", "one that these models can be asked", refused)
+    alike = tasks.alike(list(found.values()), context)
+    return dict(zip(found, alike, strict=True)), refused
 
 
 def _task(
@@ -178,7 +195,9 @@ def _task(
     strangers = {key: (measured, others[key]) for key, measured in profiles.items()}
     found = jobs(*models, student, prompts, unrelated=strangers, seed=config.seed, **joint)
     remove = functools.partial(together, teacher, prompts, **joint)
-    alignment = align_profiles(*models, others=profiles, samples=config.bootstrap, seed=config.seed)
+    alignment = align_profiles(
+        *models, others=profiles, across=config.across, samples=config.bootstrap, seed=config.seed
+    )
     scale = alignment.calibrated
     told = dataclasses.asdict(dataclasses.replace(alignment, calibrated=None))
     told["influence_part"] = alignment.influence_part
@@ -335,7 +354,8 @@ def _plain(value: Any) -> Any:
 
 def _write(comparison: dict[str, Any], config: CompareConfig, out: Path, overwrite: bool) -> None:
     page = compare_page(comparison)  # before anything is written
-    run = runs.start(out, config, config.seed, overwrite=overwrite)
+    started = comparison["settings"]["started"]
+    run = runs.start(out, config, config.seed, overwrite=overwrite, started=started)
     for row in comparison["tasks"]:
         scores = {k: v for k, v in row["alignment"].items() if isinstance(v, float)}
         runs.log(run, task=row["name"], **row["behaviour"], **scores)

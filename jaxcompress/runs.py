@@ -45,7 +45,13 @@ class Run:
 
 
 def start(
-    out: str | Path, config: Any, seed: int, *, overwrite: bool = False, resume: bool = False
+    out: str | Path,
+    config: Any,
+    seed: int,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    started: str | None = None,
 ) -> Run:
     """Makes a run folder and records what is about to be run, on a CPU with `xla.set_flags`.
 
@@ -57,6 +63,7 @@ def start(
       overwrite: whether an earlier run in `out` may go; anything that is not a run never does.
       resume: whether an earlier run in `out` is continued if it was interrupted and had the same
         config, seed, sources, versions, device and flags of XLA.
+      started: when, as of `environment`, if it was before this call.
 
     Returns:
       The run, to be handed to `log` or `remember`.
@@ -72,7 +79,7 @@ def start(
     """
     xla.set_flags()  # before `environment` asks for the devices
     values = configs.to_yaml(config)
-    record = {"seed": int(seed)} | environment()
+    record = {"seed": int(seed)} | environment() | ({"started": started} if started else {})
     known = _interrupted(Path(out), values, record) if resume else ()
     directory = Path(out) if known else files.fresh_directory(out, overwrite, marker=MARKER)
     # The marker first: from here on the folder is known as a run, and may be overwritten as one.

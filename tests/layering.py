@@ -48,6 +48,7 @@ LAYERS = {
             "learned",
             "mechanism",
             "narrowing",
+            "objectives",
             "requirements",
             "commands",
             "cli",

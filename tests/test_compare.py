@@ -154,6 +154,28 @@ def test_a_model_with_itself(teacher: jc.Model):
     assert not row["fate"]["discarded"]
 
 
+def test_of_the_default_tasks_those_that_can_be_asked(
+    teacher: jc.Model, student: jc.Model, monkeypatch: pytest.MonkeyPatch
+):
+    """Each refused by default is told; one that was asked for by name is an error."""
+    module = importlib.import_module("jaxcompress.compare")
+    monkeypatch.setattr(module, "_TASKS", ("ioi", "months"))
+    short = []
+    for model in (teacher, student):
+        embed = model.params["embed"]
+        cut = {**model.params, "embed": {**embed, "positions": embed["positions"][:22]}}
+        config = dataclasses.replace(model.config, context=22)
+        short.append(model.replace(config=config, params=cut))
+    found, refused = module._prompts(SETTINGS, teacher.tokenizer, 22)
+    assert set(found) == {"ioi"} and set(refused) == {"months"}
+    assert "22" in refused["months"]
+    told = measure_pair(*short, dataclasses.replace(SETTINGS, tasks=None), progress=False)
+    assert [row["name"] for row in told["tasks"]] == ["ioi"] and told["refused"] == refused
+    assert any(line.startswith("Not asked: months. ") for line in told["summary"])
+    with pytest.raises(ValueError, match="22"):
+        module._prompts(dataclasses.replace(SETTINGS, tasks=("months",)), teacher.tokenizer, 22)
+
+
 def test_refuses_a_folder_with_something_in_it_before_any_work(tmp_path: Path):
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(ValueError, match="expected a new or empty"):

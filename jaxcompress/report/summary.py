@@ -18,7 +18,7 @@ def summarise(comparison: Mapping[str, Any]) -> list[str]:
 
     Returns:
       One sentence on cost, one on behaviour, one on dependence, one on alignment, then one or two
-      for each task.
+      for each task, and one for each of the default tasks that could not be asked.
 
     Example:
       >>> summarise(json.loads(Path("comparison.json").read_text()))[0]  # doctest: +SKIP
@@ -26,7 +26,9 @@ def summarise(comparison: Mapping[str, Any]) -> list[str]:
     teacher, student = comparison["teacher"], comparison["student"]
     tasks = comparison["tasks"]
     sentences = [_cost(teacher, student), _behaviour(tasks), _dependence(tasks), _alignment(tasks)]
-    return [s for s in sentences if s] + [_fates(task) for task in tasks]
+    refused = comparison.get("refused", {})  # earlier versions have none
+    left_out = [f"Not asked: {name.replace('_', ' ')}. {why}." for name, why in refused.items()]
+    return [s for s in sentences if s] + [_fates(task) for task in tasks] + left_out
 
 
 def _cost(teacher: Mapping[str, Any], student: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ import functools
 import hashlib
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +158,10 @@ def train(
     # Programs that differ in other things than the optimizer start alike, in one compilation.
     alike = _Program(None, optimizer, None, None, 1, 1, together, mesh)
     state = (params, _start(params, hyper, program=alike))
-    (state, history), saved = _resume(state, keys, hyper, program, checkpoints)
+    about: dict[str, Any] = {}
+    if checkpoints is not None:
+        about = {"start": checkpoint.fingerprint((params, keys, hyper)), "parts": parts}
+    (state, history), saved = _resume(state, keys, hyper, program, checkpoints, about)
     done = saved or 0
     nothing_to_save = contextlib.nullcontext(lambda: False)
     with (
@@ -175,7 +178,7 @@ def train(
             bar.set_postfix(loss=f"{np.median(seen['loss']):.3g}")
             stop = terminated()
             if checkpoints is not None and (stop or done % save_every == 0 or done == steps):
-                checkpoint.save(checkpoints, done, (state, _stacked(history)))
+                checkpoint.save(checkpoints, done, (state, _stacked(history)), about=about)
             if stop:
                 raise SystemExit(0)
     return state[0], _stacked(history)
@@ -271,7 +274,12 @@ def _chunk(
 
 
 def _resume(
-    state: Any, keys: Any, hyper: Any, program: _Program, checkpoints: str | Path | None
+    state: Any,
+    keys: Any,
+    hyper: Any,
+    program: _Program,
+    checkpoints: str | Path | None,
+    about: Mapping[str, Any],
 ) -> tuple[tuple[Any, dict[str, list[Any]]], int | None]:
     """State and history to go on from, and the step of their checkpoint."""
     first = np.int32(0)
@@ -286,7 +294,7 @@ def _resume(
     times = saved // program.every
     blank = {k: jnp.zeros((times, *leaf.shape), leaf.dtype) for k, leaf in seen.items()}
     blank["step"] = jnp.zeros(times, jnp.int32)
-    state, past = checkpoint.restore(checkpoints, (state, blank), saved)
+    state, past = checkpoint.restore(checkpoints, (state, blank), saved, about=about)
     return (state, {name: list(np.asarray(past[name])) for name in history}), saved
 
 

@@ -128,6 +128,14 @@ def test_resumed_to_the_bit(tmp_path, whole):
     jax.tree.map(np.testing.assert_array_equal, (again, same), whole)
 
 
+def test_checkpoints_of_another_population_are_refused(tmp_path):
+    train(steps=4, checkpoints=tmp_path)
+    _, _, hyper = members()
+    other = hyper | {"rate": 2 * hyper["rate"]}
+    with pytest.raises(ValueError, match="expected a checkpoint of this run, got one with another"):
+        train(steps=8, checkpoints=tmp_path, hyper=other)
+
+
 def test_sigterm_saves(tmp_path, whole, monkeypatch):
     """A signal that arrives during the first chunk is obeyed after it."""
     chunk = population._chunk
