@@ -43,17 +43,19 @@ class Config:
       target: faithfulness that the smallest circuit must reach.
       errors: by how many standard errors over the prompts that it is chosen on.
       count: prompts to score on, others to choose on, and others to measure on.
+      patched: of those to score on, how many exact patching sees, and ranks are compared on.
       seed: of the prompts.
       run: run folder.
     """
 
     model: str = "builtin:teacher"
-    tasks: tuple[str, ...] = ("numerals", "ioi", "greater_than", "induction")
+    tasks: tuple[str, ...] = tasks.NAMES
     methods: tuple[str, ...] = ("eap", "eap-ig", "exact", RANDOM)
     steps: int = 5
     target: float = 0.8
     errors: float = 1.64
-    count: int = 16
+    count: int = 64
+    patched: int = 16
     seed: int = 0
     run: str = "runs/circuits_builtin"
 
@@ -66,42 +68,42 @@ def run(config: Config) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dic
     drawn = iter(tasks.alike(drawn, model.config.context))
     for task in config.tasks:
         seen, second, other = next(drawn), next(drawn), next(drawn)
-        scored = {
-            name: circuits.attribute(model, seen, method=name, steps=config.steps)
-            for name in config.methods
-            if name not in (RANDOM, "exact")
-        }
-        exact = circuits.both_ways(model, seen) if "exact" in config.methods else {}
+        few = jax.tree.map(lambda leaf: leaf[: config.patched], seen)
+        names = [name for name in config.methods if name not in (RANDOM, "exact")]
+        scored, alike = (
+            {n: circuits.attribute(model, one, method=n, steps=config.steps) for n in names}
+            for one in (seen, few)
+        )
+        exact = circuits.both_ways(model, few) if "exact" in config.methods else {}
         scored |= {f"exact, {name}": scores for name, scores in exact.items()}
-        first = next(iter(scored.values()))
         if RANDOM in config.methods:
-            noise = np.random.default_rng(config.seed).standard_normal(first.values.shape)
+            noise = np.random.default_rng(config.seed).standard_normal(model.edges.shape)
+            first = next(iter(scored.values()))
             scored[RANDOM] = dataclasses.replace(first, values=noise, method=RANDOM)
         for name, scores in scored.items():
-            sure: dict[str, Any] = {"target": config.target, "errors": config.errors}
+            sure = {"target": config.target, "errors": config.errors}
             circuit, _ = circuits.smallest(model, second, scores, **sure)
             curve = circuits.faithfulness(model, other, scores)
             held = circuits.faithfulness(model, other, circuit)
             cmd = circuits.faithfulness(model, other, scores, signed=False).cmd
-            row = {"task": task, "method": name, "edges": len(circuit), "share": circuit.share}
+            about = {"task": task, "method": name}
+            row = about | {"edges": len(circuit), "share": circuit.share, "cpr": curve.cpr}
             row |= {"held_out": float(held.faithfulness[0]), "error": float(held.error[0])}
-            row |= {"cpr": curve.cpr, "cmd": cmd}
-            ranks = {way: circuits.rank_correlation(scores, one) for way, one in exact.items()}
-            rows.append(row | ranks)
+            row, same = row | {"cmd": cmd}, alike.get(name, scores)
+            rows.append(row | {k: circuits.rank_correlation(same, v) for k, v in exact.items()})
             found[f"{task}, {name}"] = circuit
-            for share, value in zip(curve.shares, curve.faithfulness, strict=True):
-                point = {"task": task, "method": name, "share": float(np.log10(share))}
-                sizes.append(point | {"faithfulness": float(value)})
+            points = zip(np.log10(curve.shares), curve.faithfulness, strict=True)
+            sizes += [about | {"share": float(x), "faithfulness": float(y)} for x, y in points]
     return rows, sizes, found
 
 
 def cells(row: dict[str, Any]) -> tuple[str, ...]:
     """A row of the table."""
-    ranks = (row.get(way) for way in WAYS)
+    ranks = ("n/a" if not (r := row.get(way)) else f"{r[0]:.2f} / {r[1]:.2f}" for way in WAYS)
     return (
         row["task"], row["method"], str(row["edges"]), f"{row['share']:.1%}",
         f"{row['held_out']:.1%} ± {1.96 * row['error']:.1%}", f"{row['cpr']:.3f}",
-        f"{row['cmd']:.3f}", *("n/a" if r is None else f"{r[0]:.2f} / {r[1]:.2f}" for r in ranks),
+        f"{row['cmd']:.3f}", *ranks,
     )  # fmt: skip
 
 
@@ -124,19 +126,17 @@ def main() -> None:
         "Held out: neither scored nor chosen on, 95 % interval. Ranks: Spearman's with exact "
         "patching, all edges / those with 1 % of the largest effect; noise corrupts one edge."
     )
-    shown = {name: one for name, one in found.items() if name.endswith("eap-ig")}
-    drawings = [
-        svg_figure(circuit_svg(one), f"Circuit for {name}.", f"{name}: {len(one)} edges.")
-        for name, one in shown.items()
-    ]
-    for name, one in shown.items():
-        stem = name.split(",")[0]
-        files.write_bytes(folder.directory / f"{stem}.png", circuit_png(one))
-        one.save(folder.directory / f"{stem}.json")
-    caption = "On held-out prompts; kept are the most helpful edges."
+    drawings = []
+    for name, one in found.items():
+        if name.endswith("eap-ig"):
+            told = f"{name}: {len(one)} edges."
+            drawings.append(svg_figure(circuit_svg(one), f"Circuit for {name}.", told))
+            stem = name.split(",")[0]
+            files.write_bytes(folder.directory / f"{stem}.png", circuit_png(one))
+            one.save(folder.directory / f"{stem}.json")
     page = experiment_page(
         f"Circuits of {config.model}",
-        figures=[figure(png, "Faithfulness against the share of edges", caption), *drawings],
+        figures=[figure(png, "Faithfulness by share of edges", "Most helpful first."), *drawings],
         tables={wanted: Section(columns, text, note)},
         config=configs.to_dict(config),
     )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import warnings
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcompress import io
-from jaxcompress.circuits import Graph, attribute
+from jaxcompress import io, tasks
+from jaxcompress.circuits import Graph, attribute, both_ways, rank_correlation
 from jaxcompress.tasks.prompts import Prompts
 
 pytestmark = pytest.mark.slow
@@ -177,3 +178,16 @@ def test_induction_is_a_composition(shared_data):
     head = best.split("->")[0]
     into = {kind: found.importance[graph.edge(f"embed->{head}<{kind}>")] for kind in "qkv"}
     assert max(into, key=lambda kind: into[kind]) == "v"
+
+
+def test_gradients_rank_parts_of_the_built_in_teacher_as_patching_does():
+    """EAP-IG against the mean of both ways of patching, over the parts that matter."""
+    model = io.load("builtin:teacher")
+    least = {"ioi": 0.9, "induction": 0.75}
+    drawn = [tasks.get(task, model.tokenizer, 8, jax.random.key(0)) for task in least]
+    for prompts, bound in zip(
+        tasks.alike(drawn, model.config.context), least.values(), strict=True
+    ):
+        exact = both_ways(model, prompts, level="node", progress=False)["mean"]
+        scores = attribute(model, prompts, level="node", method="eap-ig", steps=5)
+        assert rank_correlation(scores, exact)[1] >= bound
