@@ -213,7 +213,8 @@ def main(args: Annotated[Sequence[str] | None, "by default those of the process"
       >>> main(["inspect", "builtin:nothing"])
       2
     """
-    xla.set_flags()
+    given = list(sys.argv[1:] if args is None else args)
+    xla.set_flags(training=given[:1] in (["distill"], ["lora"]))
     commands: dict[str, Any] = {
         "compare": compare,
         "ablate": ablate,
@@ -225,7 +226,7 @@ def main(args: Annotated[Sequence[str] | None, "by default those of the process"
         "inspect": inspect,
     }
     try:
-        tyro.extras.subcommand_cli_from_dict(commands, prog="jaxcompress", args=args)
+        tyro.extras.subcommand_cli_from_dict(commands, prog="jaxcompress", args=given)
     except (ValueError, OSError) as error:
         print(f"jaxcompress: {error}", file=sys.stderr)
         return 2

@@ -216,5 +216,5 @@ def main(args: Args) -> None:
 
 
 if __name__ == "__main__":
-    xla.set_flags()
+    xla.set_flags(training=True)
     main(tyro.cli(Args))

@@ -21,6 +21,8 @@ def test_the_flag_is_added_where_it_is_known(version):
     assert xla.cpu_flags("", version, "x86_64") == FLAG
     assert xla.cpu_flags("--a=1", version, "AMD64") == f"--a=1 {FLAG}"
     assert xla.cpu_flags(f"--a=1 {FLAG}", version, "x86_64") == f"--a=1 {FLAG}"
+    taken = f"{FLAG}LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+    assert xla.cpu_flags("", version, "x86_64", training=True) == taken
 
 
 @pytest.mark.parametrize(
@@ -37,13 +39,15 @@ def test_what_the_user_says_of_it_stays():
     assert xla.cpu_flags(asked, "0.10.2", "x86_64") == asked
 
 
-def test_a_process_takes_the_flag():
+@pytest.mark.parametrize("training", [False, True])
+def test_a_process_takes_the_flag(training):
     """This jaxlib knows it; a new process starts with it and computes; importing sets nothing."""
     code = (
         "import json, os, jax, jax.numpy as jnp; import jaxcompress; from jaxcompress import xla;"
-        "before = os.environ.get('XLA_FLAGS'); flags = xla.set_flags();"
+        "before = os.environ.get('XLA_FLAGS'); flags = xla.set_flags(training=TRAINING);"
         "print(json.dumps([before, flags, float((jnp.ones((8, 8)) @ jnp.ones((8, 8))).sum())]))"
     )
+    code = code.replace("TRAINING", str(training))
     clean = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=clean, timeout=300
@@ -51,5 +55,5 @@ def test_a_process_takes_the_flag():
     assert done.returncode == 0, done.stderr
     before, flags, total = json.loads(done.stdout)
     assert before is None
-    assert flags == xla.cpu_flags("", jaxlib.__version__, platform.machine())
+    assert flags == xla.cpu_flags("", jaxlib.__version__, platform.machine(), training=training)
     assert total == 512

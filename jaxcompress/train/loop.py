@@ -100,12 +100,15 @@ def fit(
         runs.forget(run, lambda row: row.get("name") == name and row.get("step", 0) > done)
     if saved is not None and done > steps:
         raise check.fail("steps", f"at least {done}, those of {_where(checkpoints, saved)}", steps)
+    # A function of this call alone: its compiled program goes when the call ends. Kept for every
+    # step there was, programs would fill the memory of a process that trains many models.
+    run_chunk = jax.jit(functools.partial(_chunk, step=step), donate_argnums=0)
     with _held(checkpoints) as terminated, _bar(name, done, steps, progress) as bar:
         while done < steps:
             length = min(chunk - done % chunk, steps - done)
             rows = _rows(state.key, done, batch=batch, length=length, count=count)
             rows = np.asarray(rows)
-            state, seen, finite = _chunk(state, _batches(data, rows, mesh), step=step)
+            state, seen, finite = run_chunk(state, _batches(data, rows, mesh))
             seen = {key: np.asarray(value) for key, value in seen.items()}
             _refuse_infinite(name, seen, bool(finite), done, rows, _where(checkpoints, saved))
             done += length
@@ -195,7 +198,6 @@ def _batches(data: Any, rows: np.ndarray, mesh: Mesh | None) -> Any:
     return batches if mesh is None else spread(batches, mesh)
 
 
-@functools.partial(jax.jit, static_argnames="step", donate_argnums=0)
 def _chunk(state: State, batches: Any, *, step: Step) -> tuple[State, dict[str, Any], jax.Array]:
     """One step for each of the batches, the metrics of each, and whether what is left is finite."""
     state, seen = jax.lax.scan(step, state, batches)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -138,6 +140,16 @@ def test_one_compilation_for_all_chunks(data, start):
 
     train.fit(start, counted, data, 12, batch=8, chunk=3, progress=False)
     assert len(traces) == 1
+
+
+def test_nothing_is_kept_of_a_step_after_the_call(data, start):
+    """A process that trains many models would run out of memory maps for compiled programs."""
+    step = train.make_step(loss, adam())
+    train.fit(start, step, data, 4, batch=8, chunk=4, progress=False)
+    left = weakref.ref(step)
+    del step
+    gc.collect()
+    assert left() is None
 
 
 def test_metrics_are_logged(data, start, tmp_path):
