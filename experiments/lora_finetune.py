@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from jaxcompress import config as configs
-from jaxcompress import examples, finetune, io, lora, prune, runs
+from jaxcompress import examples, finetune, io, lora, runs, train, tree
 from jaxcompress.models import Model
 from jaxcompress.report.curves import curves
 from jaxcompress.report.page import publish
@@ -62,7 +62,7 @@ def run(config: Config, folder: runs.Run) -> list[dict[str, Any]]:
     for seed in range(config.seeds):
         data = dataclasses.replace(config.lora.data, seed=seed)
         ways = [*config.variants, EVERYTHING]
-        about = {"way": "before", "rank": 0, "seed": seed, "trained": 0}
+        about = {"way": "before", "rank": 0, "seed": seed, "trained": 0, "state": 0}
         start = runs.remember(folder, about, judged, model, data, config.others)
         rows += [start | {"way": way} for way in ways]
         for rank, variant in itertools.product(config.ranks, config.variants):
@@ -79,11 +79,10 @@ def run(config: Config, folder: runs.Run) -> list[dict[str, Any]]:
 
 
 def adapted(model: Model, how: finetune.LoraConfig, config: Config) -> dict[str, float]:
-    """What is found of the model with an adapter, and the number of parameters trained."""
+    """What is found of the model with an adapter, and what was trained."""
     adapter = finetune.adapted(model, how)
     done = model.replace(params=lora.merge(model.params, adapter))
-    size = sum(leaf.size for leaf in jax.tree.leaves(lora.trainable(adapter)))
-    return {"trained": size} | judged(done, how.data, config.others)
+    return held(lora.trainable(adapter), how) | judged(done, how.data, config.others)
 
 
 def everything(model: Model, config: Config, data: examples.Data, seed: int) -> dict[str, float]:
@@ -94,7 +93,13 @@ def everything(model: Model, config: Config, data: examples.Data, seed: int) -> 
         optimizer=optimizer, data=data,
     )  # fmt: skip
     done = finetune.distilled(model, model, how)
-    return {"trained": prune.parameters(model.config)} | judged(done, data, config.others)
+    return held(model.params, how) | judged(done, data, config.others)
+
+
+def held(trained: Any, how: finetune.DistillConfig | finetune.LoraConfig) -> dict[str, int]:
+    """How many numbers are trained, and the bytes of the optimizer's state that they need."""
+    state = jax.eval_shape(train.optimizer(how.optimizer, how.steps).init, trained)
+    return {"trained": tree.count(trained), "state": tree.nbytes(state)}
 
 
 def judged(model: Model, data: examples.Data, others: tuple[str, ...]) -> dict[str, float]:
@@ -112,9 +117,7 @@ def main() -> None:
     for way, rank in dict.fromkeys((row["way"], row["rank"]) for row in rows):
         of = [row for row in rows if (row["way"], row["rank"]) == (way, rank)]
         loss, right, kept = (np.mean([r[k] for r in of]) for k in ("loss", "accuracy", "others"))
-        size = of[0]["trained"]
-        # Adam keeps two float32 moments of every number that it trains.
-        state = f"{8 * size / 1e3:,.1f}"
+        size, state = of[0]["trained"], f"{of[0]['state'] / 1e3:,.1f}"
         cells.append(
             (way, f"{rank}", f"{size:,}", state, f"{loss:.3g}", f"{right:.2f}", f"{kept:.2f}")
         )

@@ -13,6 +13,7 @@ import jax
 
 from jaxcompress import check, files, lora, prune, train
 from jaxcompress import config as configs
+from jaxcompress.data.curriculum import Curriculum, MixtureConfig, mixture
 from jaxcompress.distill.activations import ActivationsConfig
 from jaxcompress.examples import Data, batches, mean_loss, together
 from jaxcompress.fitting import LoggerName, fitted
@@ -57,6 +58,7 @@ class DistillConfig:
       seed: of the choice of rows.
       optimizer: rate, warm-up and the like.
       data: what is trained on; the same tasks or text with other prompts or rows are measured on.
+      mixture: in which order its tasks are shown.
       form: of the directory, see `io.save`; left out, `stock` where that is possible.
       checkpoints: folder, from which a run that was stopped goes on.
       run: run folder for the settings, the versions and the metrics of every 50 updates.
@@ -80,6 +82,7 @@ class DistillConfig:
         default_factory=functools.partial(train.OptimizerConfig, warmup=20)
     )
     data: Data = dataclasses.field(default_factory=functools.partial(Data, count=2048))
+    mixture: MixtureConfig = dataclasses.field(default_factory=MixtureConfig)
     form: export.Form | None = None
     checkpoints: str | None = None
     run: str | None = None
@@ -103,6 +106,7 @@ class LoraConfig:
       seed: of the start and the choice of rows.
       optimizer: rate, warm-up and the like.
       data: as in `DistillConfig`.
+      mixture: as in `DistillConfig`.
       merged: folder for the model with the adapter merged in; left out, none is written.
       checkpoints: folder, from which a run that was stopped goes on.
       run: run folder for the settings, the versions and the metrics of every 50 updates.
@@ -123,6 +127,7 @@ class LoraConfig:
         default_factory=functools.partial(train.OptimizerConfig, warmup=20, weight_decay=0.0)
     )
     data: Data = dataclasses.field(default_factory=functools.partial(Data, count=2048))
+    mixture: MixtureConfig = dataclasses.field(default_factory=MixtureConfig)
     merged: str | None = None
     checkpoints: str | None = None
     run: str | None = None
@@ -199,8 +204,11 @@ def distilled(
     """
     refuse_other_tokenizer(prune.speaking(teacher), prune.speaking(student))
     start, loss = distillation(student, teacher, config, extra)
-    found, known = together(student, config.data), {"extra": extra is not None}
-    trained = fitted(start, loss, found, config, "distil", teacher, known, progress=progress)
+    order, known = _order(student, config), {"extra": extra is not None}
+    found = together(student, config.data)
+    trained = fitted(
+        start, loss, found, config, "distil", teacher, known, curriculum=order, progress=progress
+    )
     return student.replace(params=trained["student"])
 
 
@@ -286,8 +294,9 @@ def adapted(model: Model, config: LoraConfig, *, progress: bool = True) -> Adapt
     """
     adapter = _blank(prune.speaking(model), config)
     start, loss = lora.trainable(adapter), adaptation(model, adapter, config.chunk)
+    order = _order(model, config)
     found = together(model, config.data)
-    trained = fitted(start, loss, found, config, "lora", model, progress=progress)
+    trained = fitted(start, loss, found, config, "lora", model, curriculum=order, progress=progress)
     return lora.with_trained(adapter, trained)
 
 
@@ -297,6 +306,15 @@ def _blank(model: Model, config: LoraConfig) -> Adapter:
         model.params, config.targets, rank=config.rank, alpha=config.alpha,
         variant=config.variant, key=jax.random.key(config.seed),
     )  # fmt: skip
+
+
+def _order(model: Model, config: DistillConfig | LoraConfig) -> Curriculum | None:
+    """In which order tasks are shown; hard is what the model before training loses most on."""
+
+    def nats(name: str) -> float:
+        return mean_loss(model, *batches(model, dataclasses.replace(config.data, tasks=(name,))))
+
+    return mixture(config.mixture, config.data.tasks, config.steps, nats)
 
 
 def _held_out(model: Model, data: Data) -> Callable[[Model], float]:

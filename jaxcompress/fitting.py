@@ -10,6 +10,7 @@ import jax
 
 from jaxcompress import check, runs, train
 from jaxcompress import config as configs
+from jaxcompress.data.curriculum import Curriculum
 from jaxcompress.io import checkpoint
 from jaxcompress.models import Model
 from jaxcompress.train.loggers import Logger
@@ -30,6 +31,7 @@ def fitted(
     constant: Model,
     known: Mapping[str, Any] | None = None,
     *,
+    curriculum: Curriculum | None = None,
     progress: bool = True,
 ) -> Any:
     """Trained parameters.
@@ -42,6 +44,7 @@ def fitted(
       name: of what is trained.
       constant: the model that the loss looks at and that stays as it is.
       known: what else the loss depends on, see `train.fit`.
+      curriculum: see `train.fit`.
       progress: whether to show a progress bar.
 
     Raises:
@@ -77,7 +80,7 @@ def fitted(
     state = train.fit(
         state, step, data, config.steps, batch=config.batch, checkpoints=config.checkpoints,
         about=about, run=run, loggers=_loggers(config.loggers, run), mesh=mesh, name=name,
-        progress=progress,
+        curriculum=curriculum, progress=progress,
     )  # fmt: skip
     return state.params
 

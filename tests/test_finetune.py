@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import types
 
@@ -13,9 +14,10 @@ import pytest
 from jaxcompress import io, prune, runs
 from jaxcompress.cli import main
 from jaxcompress.data import language, text
+from jaxcompress.data.curriculum import MixtureConfig
 from jaxcompress.distill import losses
 from jaxcompress.distill.activations import ActivationsConfig
-from jaxcompress.examples import Data, batches
+from jaxcompress.examples import Data, batches, mean_loss
 from jaxcompress.finetune import DistillConfig, LoraConfig, adapt, adapted, distil, distilled
 from jaxcompress.learned import LearnConfig, learned_scores
 from jaxcompress.models import Gates, ModelConfig, create
@@ -134,7 +136,14 @@ def test_an_adapter_learns_and_loads(folder, tmp_path):
 def test_the_commands(folder, tmp_path, capsys):
     teacher, student = str(folder / "teacher"), str(folder / "student")
     few = ["steps=2", "batch=4", "data.tasks=[months]", "data.count=8", "optimizer.warmup=1"]
-    more = ["activations.attention_kl=0.1", "activations.pairs=[[0,0]]", "chunk=16", "mesh=[2,1]"]
+    orders = ["mixture.order=easy_first", "mixture.opening=1.0"]
+    more = [
+        *orders,
+        "activations.attention_kl=0.1",
+        "activations.pairs=[[0,0]]",
+        "chunk=16",
+        "mesh=[2,1]",
+    ]
     assert main(["distill", teacher, student, str(tmp_path / "out"), *few, *more]) == 0
     report = ["--report", str(tmp_path / "report"), "--report-tasks", "months"]
     command = ["lora", teacher, str(tmp_path / "adapter"), "rank=2", *few]
@@ -147,6 +156,30 @@ def test_the_commands(folder, tmp_path, capsys):
     assert main(["distill", teacher, student, str(tmp_path / "x"), "alpha=2", *few]) == 2
     assert main(["lora", teacher, str(tmp_path / "x"), "targets=['*/x']", *few]) == 2
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("kind", [DistillConfig, LoraConfig])
+def test_tasks_are_put_in_order_by_the_loss_before(kind, monkeypatch):
+    model, data = tiny(), dataclasses.replace(DATA, tasks=("months", "numerals", "ioi"))
+    losses_of, given = [], []
+    for name in data.tasks:
+        found, loss = batches(model, dataclasses.replace(data, tasks=(name,)))
+        losses_of.append(mean_loss(model, found, loss))
+    monkeypatch.setattr(
+        "jaxcompress.train.fit",
+        lambda state, *_, curriculum, **__: given.append(curriculum) or state,
+    )
+    mixture = MixtureConfig("hard_first", opening=0.9)
+    config = kind(steps=100, data=data, mixture=mixture)
+    run = adapted if kind is LoraConfig else functools.partial(distilled, model)
+    run(model, config, progress=False)
+    run(model, kind(data=data), progress=False)
+    order, nothing = given
+    assert np.argsort(order.opens).tolist() == np.argsort(losses_of)[::-1].tolist()
+    assert order.opens.max() == 60 and order.weights(99).tolist() == pytest.approx([1 / 3] * 3)
+    assert nothing is None
+    with pytest.raises(ValueError, match="mixture: expected data.tasks to put in order, got text"):
+        run(model, kind(data=Data(text="x.npz"), mixture=mixture), progress=False)
 
 
 def refused(monkeypatch, call, message):

@@ -6,8 +6,8 @@ A curriculum is two arrays, so a population of networks can have another one eac
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,16 @@ from jaxtyping import Array, Float
 
 from jaxcompress import check
 
-__all__ = ["KINDS", "UNEQUAL", "Curriculum", "curriculum", "mixed", "several"]
+__all__ = [
+    "KINDS",
+    "UNEQUAL",
+    "Curriculum",
+    "MixtureConfig",
+    "curriculum",
+    "mixed",
+    "mixture",
+    "several",
+]
 
 KINDS = ("mixed", "easy_first", "hard_first", "by_frequency")
 
@@ -147,3 +156,50 @@ def several(
             found[UNEQUAL] = curriculum("mixed", difficulty, steps=0, frequencies=often)
         found[kind] = curriculum(kind, difficulty, steps=steps, frequencies=often)
     return found
+
+
+@dataclasses.dataclass(frozen=True)
+class MixtureConfig:
+    """When the tasks of a training run are shown, and how often.
+
+    Attributes:
+      order: mixed (all from the start), easy_first or hard_first (by the loss of the model before
+        training), or by_frequency.
+      opening: share of the updates in which they open one by one.
+      frequencies: of each task, relative to each other; left out, all equal.
+    """
+
+    order: Literal["mixed", "easy_first", "hard_first", "by_frequency"] = "mixed"
+    opening: float = 0.5
+    frequencies: tuple[float, ...] = ()
+
+
+def mixture(
+    config: MixtureConfig, tasks: Sequence[str], steps: int, difficulty: Callable[[str], float]
+) -> Curriculum | None:
+    """The curriculum of a training run; `None` if all tasks are shown alike from the start.
+
+    Args:
+      config: order and frequencies.
+      tasks: names; none for text, which has no tasks.
+      steps: updates of the run.
+      difficulty: of a task by its name, asked only if the order depends on it.
+
+    Raises:
+      ValueError: for an order without tasks, and as `curriculum`.
+
+    Example:
+      >>> found = mixture(MixtureConfig("hard_first"), ["a", "bb"], 100, len)
+      >>> found.weights(0).tolist(), found.weights(50).tolist()
+      ([0.0, 1.0], [0.5, 0.5])
+    """
+    if config == MixtureConfig():
+        return None
+    if not tasks:
+        raise check.fail("mixture", "data.tasks to put in order", "text")
+    if not 0 <= config.opening <= 1:
+        raise check.fail("mixture.opening", "a share in [0, 1]", config.opening)
+    ranked = config.order in ("easy_first", "hard_first")
+    hard = [difficulty(name) if ranked else 0.0 for name in tasks]
+    opening, often = round(config.opening * steps), config.frequencies or None
+    return curriculum(config.order, hard, steps=opening, frequencies=often)

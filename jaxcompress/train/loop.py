@@ -16,6 +16,7 @@ import tqdm
 from jax.sharding import Mesh
 
 from jaxcompress import check, runs, tree
+from jaxcompress.data.curriculum import Curriculum
 from jaxcompress.io import checkpoint
 from jaxcompress.train import signals
 from jaxcompress.train.loggers import Logger
@@ -41,6 +42,7 @@ def fit(
     checkpoints: str | Path | None = None,
     every: int | None = None,
     about: Mapping[str, Any] | None = None,
+    curriculum: Curriculum | None = None,
     mesh: Mesh | None = None,
     name: str = "train",
     progress: bool = True,
@@ -68,6 +70,8 @@ def fit(
       every: steps between checkpoints, a multiple of `chunk`; by default `chunk`.
       about: what else the numbers depend on, in values that JSON has, such as the settings of the
         loss and of the optimiser: `fit` cannot look into functions.
+      curriculum: in which order the tasks are shown that the rows are of, as many of each, one
+        after the other; by default all rows are drawn alike.
       mesh: devices to spread the rows of a batch and the parameters over, see `shardings`; by
         default one device.
       name: what is trained, for the progress bar and the rows.
@@ -92,8 +96,10 @@ def fit(
       (100, True)
     """
     count, every = _check(data, steps, batch, chunk, every, mesh)
+    if curriculum is not None and count % len(curriculum.opens):
+        raise check.fail("data", f"as many rows of {len(curriculum.opens)} tasks", f"{count} rows")
     data = jax.tree.map(lambda leaf: leaf if _mapped(leaf) else jnp.asarray(leaf), data)
-    known = {} if checkpoints is None else _known_by(state, data, batch, about)
+    known = {} if checkpoints is None else _known_by(state, data, batch, about, curriculum)
     state, saved = _begin(state, checkpoints, known, mesh)
     done = int(state.step)
     if run is not None:
@@ -106,7 +112,7 @@ def fit(
     with _held(checkpoints) as terminated, _bar(name, done, steps, progress) as bar:
         while done < steps:
             length = min(chunk - done % chunk, steps - done)
-            rows = _rows(state.key, done, batch=batch, length=length, count=count)
+            rows = _rows(state.key, done, curriculum, batch=batch, length=length, count=count)
             rows = np.asarray(rows)
             state, seen, finite = run_chunk(state, _batches(data, rows, mesh))
             seen = {key: np.asarray(value) for key, value in seen.items()}
@@ -146,10 +152,16 @@ def _check(
 
 
 def _known_by(
-    start: State, data: Any, batch: int, about: Mapping[str, Any] | None
+    start: State,
+    data: Any,
+    batch: int,
+    about: Mapping[str, Any] | None,
+    curriculum: Curriculum | None,
 ) -> dict[str, Any]:
     """What the checkpoints of a run have in common, and those of another have not."""
     prints = {"start": checkpoint.fingerprint(start), "data": checkpoint.fingerprint(data)}
+    if curriculum is not None:
+        prints["curriculum"] = checkpoint.fingerprint(vars(curriculum))
     return {**prints, "batch": batch, **(about or {})}
 
 
@@ -183,12 +195,21 @@ def _mapped(leaf: Any) -> bool:
 
 
 @functools.partial(jax.jit, static_argnames=("batch", "length", "count"))
-def _rows(key: Any, first: Any, *, batch: int, length: int, count: int) -> jax.Array:
+def _rows(
+    key: Any, first: Any, curriculum: Curriculum | None, *, batch: int, length: int, count: int
+) -> jax.Array:
     """(step, row) numbers of the rows that `length` steps take."""
     key = jax.random.fold_in(key, _DATA)
 
     def of_step(step: Any) -> jax.Array:
-        return jax.random.randint(jax.random.fold_in(key, step), (batch,), 0, count)
+        own = jax.random.fold_in(key, step)
+        if curriculum is None:
+            return jax.random.randint(own, (batch,), 0, count)
+        which, where = jax.random.split(own)
+        each = count // len(curriculum.opens)
+        shares = jnp.log(curriculum.weights(step))
+        task = jax.random.categorical(which, shares, shape=(batch,))
+        return each * task + jax.random.randint(where, (batch,), 0, each)
 
     return jax.vmap(of_step)(first + jnp.arange(length))
 

@@ -13,6 +13,7 @@ import optax
 import pytest
 
 from jaxcompress import runs, train
+from jaxcompress.data.curriculum import curriculum
 from jaxcompress.io import checkpoint
 from jaxcompress.train.optimizer import decayed, schedule
 
@@ -140,6 +141,23 @@ def test_one_compilation_for_all_chunks(data, start):
 
     train.fit(start, counted, data, 12, batch=8, chunk=3, progress=False)
     assert len(traces) == 1
+
+
+def test_a_curriculum_decides_which_rows_are_drawn():
+    """Two tasks of 40 rows: the second, harder one is not seen before half of the steps."""
+    seen = []
+    step = train.make_step(lambda w, x, key: (0.0 * w["w"].sum(), {"rows": x.mean()}), adam())
+    start = train.create({"w": jnp.ones(2)}, adam(), jax.random.key(3))
+    data = np.repeat([0.0, 1.0], 40).astype(np.float32)
+    order = curriculum("easy_first", [1, 2], steps=40, frequencies=[1, 3])
+    train.fit(
+        start, step, data, 40, batch=64, chunk=1, curriculum=order, progress=False,
+        loggers=[lambda name, step, row: seen.append(row["rows"])],
+    )  # fmt: skip
+    assert max(seen[:20]) == 0
+    np.testing.assert_allclose(np.mean(seen[20:]), 0.75, atol=0.03)
+    with pytest.raises(ValueError, match="data: expected as many rows of 2 tasks, got 79 rows"):
+        train.fit(start, step, data[1:], 40, batch=4, curriculum=order)
 
 
 def test_nothing_is_kept_of_a_step_after_the_call(data, start):
