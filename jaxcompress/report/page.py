@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -142,11 +142,11 @@ def figure(png: bytes, alt: str, caption: str = "") -> dict[str, Any]:
 
 
 def settings(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Names and values for the footer, one level of mappings spelt out.
+    """Names and values for the footer, mappings spelt out.
 
     Example:
-      >>> settings({"tasks": ["ioi", "months"], "seed": 0})
-      [('tasks', 'ioi, months'), ('seed', '0')]
+      >>> settings({"tasks": ["ioi", "months"], "data": {"seed": 0, "text": {"rows": [1, 2]}}})
+      [('tasks', 'ioi, months'), ('data', 'seed 0, text.rows 1 2')]
     """
     return [(str(key), _plain(value)) for key, value in values.items() if key != "command"]
 
@@ -182,7 +182,17 @@ def _text_columns(rows: Iterable[Sequence[str]]) -> list[int]:
 
 def _plain(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {NA if inner is None else inner}" for key, inner in value.items())
+        return ", ".join(_entries(value))
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     return NA if value is None else str(value)
+
+
+def _entries(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """`name value` of everything within, by dotted names."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _entries(value, f"{prefix}{key}.")
+        else:
+            text = " ".join(map(str, value)) if isinstance(value, list | tuple) else _plain(value)
+            yield f"{prefix}{key} {text}".rstrip()
