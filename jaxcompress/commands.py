@@ -101,7 +101,7 @@ def prune(
     ] = (),
     /,
     *,
-    keep_circuit: tuple[str, ...] = (),
+    keep_circuit: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
     recipe: OmitPrefix[Recipe] = Recipe(),
     written: OmitPrefix[Written] = Written(),
 ) -> None:
@@ -114,7 +114,8 @@ def prune(
       model: Hugging Face id, directory or builtin:<name>.
       out: directory for the smaller model.
       overrides: see above.
-      keep_circuit: tasks whose circuits are kept, as the setting of that name.
+      keep_circuit: task whose circuit is kept, as the setting of that name; may be given several
+        times.
       recipe: where settings come from.
       written: what is written besides, and over what.
 

@@ -84,6 +84,10 @@ def prune_gates(model: Model, config: PruneConfig, *, progress: bool = True) -> 
         raise check.fail("sparsity", "a number in [0, 1)", config.sparsity)
     if config.keep_circuit and "heads" not in config.over:
         raise check.fail("over", "heads among what is removed, to keep a circuit's", config.over)
+    depth = model.config.post_norm or not {"attns", "mlps"} <= set(config.over)
+    if config.criterion == "angular_distance" and config.rounds > 1 and depth:
+        expected = "1 for angular_distance, unless whole layers go, attns and mlps"
+        raise check.fail("rounds", expected, config.rounds)
     steps = cubic(config.sparsity, config.rounds)
     looked_at = config.criterion not in ("magnitude", "random", "learned")
     found, loss = batches(model, config.data) if looked_at else ([], prune.next_token)
@@ -115,7 +119,10 @@ def _placed(model: Model, scores: Gates, kept: dict[str, Any]) -> Gates:
         values = getattr(scores, field.name)
         if values is None:
             continue
-        whole = np.zeros(getattr(Gates.ones(model.config), field.name).shape)
+        # What went with its block, whose own gate is open, is worth less than all that is there.
+        there = np.asarray(values, float)
+        lowest = np.min(there, where=np.isfinite(there), initial=0.0) - 1
+        whole = np.full(getattr(Gates.ones(model.config), field.name).shape, lowest)
         if field.name in ("heads", "neurons"):
             for i, (layer, own) in enumerate(zip(kept["layers"], kept[field.name], strict=True)):
                 whole[layer, own] = np.asarray(values[i])[: len(own)]
@@ -134,13 +141,15 @@ def protect(scores: Gates, kept: np.ndarray) -> Gates:
 
     Example:
       >>> protect(Gates(heads=np.array([[3.0, 1.0]])), np.array([[0.0, 1.0]])).heads.tolist()
-      [[3.0, 4.0]]
+      [[3.0, 7.0]]
     """
     if scores.heads is None:
         return scores
     heads = np.asarray(scores.heads)
     there = heads[heads < np.inf]  # not the slots that smaller layers lack
-    return dataclasses.replace(scores, heads=heads + (there.max() - there.min() + 1) * kept)
+    # So far that one of them raises the mean of any group that it is in above all others.
+    shift = heads.shape[1] * (there.max() - there.min() + 1)
+    return dataclasses.replace(scores, heads=heads + shift * kept)
 
 
 def circuit_heads(model: Model, config: PruneConfig) -> np.ndarray | None:

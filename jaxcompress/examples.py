@@ -350,14 +350,14 @@ def each_removed(
     values = {}
     for name in over:
         items = _components(model, name)
-        change = np.full(int(np.prod(items.shape)), np.nan)
+        change = np.full(int(np.prod(items.shape)), np.inf)
         starts = range(0, len(items), _TOGETHER)
         for start in tqdm.tqdm(starts, desc=f"remove {name}", disable=not progress):
             # The last ones are filled up with the first, so that all have one compiled shape.
             some = np.arange(start, start + min(_TOGETHER, len(items))) % len(items)
             gates = jax.tree.map(jnp.asarray, items.gates(some))
             change[items.where[some]] = under_gates(model, found, measure, gates) - whole
-        values[name] = np.nan_to_num(change.reshape(items.shape), nan=np.inf)
+        values[name] = change.reshape(items.shape)
     return marked(model.config, Gates(**values))
 
 

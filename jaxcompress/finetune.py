@@ -187,7 +187,7 @@ def distilled(
     """The student after training; as `distil`, in memory.
 
     Args:
-      teacher: not run if `config.loss` is cross_entropy.
+      teacher: not run if nothing of it is asked for.
       student: of the same vocabulary, with a tokenizer.
       config: how.
       extra: `(params, batch) -> nats`, a loss that is added, such as those of `distill.mechanisms`.

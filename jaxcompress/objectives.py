@@ -83,7 +83,9 @@ def distillation(
     def loss(trained: Any, batch: Any, key: Any) -> tuple[Any, dict[str, Any]]:
         params, taps = trained["student"], (*inner.taps, "final")
         ours = _run(student, params, batch, taps)
-        theirs = _run(teacher, teacher.params, batch, taps)  # XLA drops what nothing reads
+        theirs: Any = None
+        if listens or inner.taps:
+            theirs = _run(teacher, teacher.params, batch, taps)
         value, count = outer(params, ours, theirs, batch)
         told = {"count": count}
         if inner.taps:
@@ -176,10 +178,13 @@ def _cross_entropy(
 
 
 def _last(config: ModelConfig, params: Any, out: Any) -> tuple[jax.Array, jax.Array]:
-    """Hidden states and the matrix whose product is the logits, a bias as one more channel."""
+    """Hidden states and the matrix whose product is the logits, a bias as two more channels."""
     hidden, table = out.taps["final"], readout(params, tied=config.tied).astype(config.dtype)
     if config.unembed_bias:
-        bias = params["head"]["bias"].astype(config.dtype)
-        hidden = jnp.concatenate([hidden, jnp.ones_like(hidden[..., :1])], axis=-1)
-        table = jnp.concatenate([table, bias[None]])
+        # In two parts, as the logits add it in float32, whatever the computation is in.
+        bias = params["head"]["bias"]
+        coarse = bias.astype(config.dtype)
+        fine = (bias - coarse.astype(bias.dtype)).astype(config.dtype)
+        hidden = jnp.concatenate([hidden, jnp.ones_like(hidden[..., :2])], axis=-1)
+        table = jnp.concatenate([table, jnp.stack([coarse, fine])])
     return hidden, table

@@ -11,7 +11,13 @@ import pytest
 
 from jaxcompress import io, prune, tree
 from jaxcompress.cli import main
-from jaxcompress.compress import PruneConfig, circuit_heads, prune_gates, prune_model
+from jaxcompress.compress import (
+    PruneConfig,
+    circuit_heads,
+    protect,
+    prune_gates,
+    prune_model,
+)
 from jaxcompress.data import language, text
 from jaxcompress.examples import Data, batches, mean_loss
 from jaxcompress.models import Gates, ModelConfig, create
@@ -164,6 +170,29 @@ def test_heads_of_a_circuit_go_last(directory, tmp_path, capsys):
     kept = {(i, head) for i, own in enumerate(written["kept"]["heads"]) for head in own}
     assert len(needed) and {tuple(one) for one in needed.tolist()} <= kept
     capsys.readouterr()
+
+
+@pytest.mark.parametrize("equal", [False, True])
+def test_protected_heads_hold_their_groups(equal):
+    """One of them is enough, however low the scores in its group and high those elsewhere."""
+    heads = np.array([[0.0, 0.0, 9.0, 9.0], [10.0, 10.0, 10.0, 10.0]])
+    kept = np.zeros((2, 4))
+    kept[0, 0] = 1
+    scores = protect(Gates(heads=heads), kept)
+    gates = prune.select(scores, 0.5, groups=2, equal=equal)
+    assert gates.heads[0, 0] == 1 and gates.heads.sum() == 4
+
+
+def test_what_went_with_its_block_counts_for_nothing(model):
+    """Scores may be negative: neurons of an MLP that is gone must not outlive others."""
+    config = PruneConfig(
+        criterion="ablation", sparsity=0.5, rounds=2, over=("neurons", "mlps"), data=DATA
+    )
+    gates = prune_gates(model, config, progress=False)
+    gone = np.flatnonzero(np.asarray(gates.mlps) == 0)
+    assert len(gone) == 1 and np.asarray(gates.neurons)[gone].sum() < 6
+    with pytest.raises(ValueError, match="rounds: expected 1 for angular_distance"):
+        prune_gates(model, dataclasses.replace(config, criterion="angular_distance"))
 
 
 def test_text_is_packed_and_scored(model, tmp_path, monkeypatch):

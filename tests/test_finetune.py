@@ -85,10 +85,14 @@ def test_a_student_of_another_width_learns_hidden_states():
     assert jax.tree.structure(done.params) == jax.tree.structure(small.params)
     (rows, *_), _ = batches(teacher, DATA, held_out=True)
     found = []
+    # By measures that need no projection: the trained one is not handed out.
+    config = dataclasses.replace(
+        config, activations=ActivationsConfig(hidden_cka=1.0, minilm_v2=1.0, relation_heads=2)
+    )
     for student in (small, done):
         start, loss = distillation(student, teacher, config)
         found.append(float(loss(start, rows, None)[1]["activations"]))
-    assert found[1] < found[0]
+    assert found[1] < 0.9 * found[0]
 
 
 def test_devices_change_nothing():

@@ -117,3 +117,26 @@ def test_bad_settings_are_refused(config, message):
     model = families.model("gpt2")
     with pytest.raises(ValueError, match=message):
         distillation(model, model, config)
+
+
+def test_a_teacher_that_is_not_asked_is_not_run():
+    """Its context may then be shorter than the rows."""
+    student, teacher = families.model("gpt2"), families.model("gpt2", context=4)
+    for config in (DistillConfig(loss="cross_entropy"), DistillConfig(alpha=0.0)):
+        start, loss = distillation(student, teacher, config)
+        assert np.isfinite(loss(start, batch("gpt2"), KEY)[0])
+    start, loss = distillation(student, teacher, DistillConfig())
+    with pytest.raises(ValueError, match="tokens: expected at most 4 positions"):
+        loss(start, batch("gpt2"), KEY)
+
+
+def test_in_bfloat16_the_bias_is_not_rounded():
+    """The plain path adds it in float32: large biases would be off by up to 0.4 %."""
+    models = [families.model("bert", layers=n, dtype="bfloat16") for n in (2, 3)]
+    rows, values = batch("bert"), []
+    for model in models:
+        model.params["head"]["bias"] = 40 + model.params["head"]["bias"]
+    for chunk in (0, 4):
+        start, loss = distillation(*models, DistillConfig(chunk=chunk))
+        values.append(float(loss(start, rows, KEY)[0]))
+    np.testing.assert_allclose(*values, rtol=2e-3)

@@ -62,4 +62,9 @@ def in_common(student: Any, teacher: Any) -> np.ndarray:
       >>> in_common(np.array([[0.5, 0.5]]), np.array([[1.0, 0.0], [0.5, 0.5]])).tolist()
       [[0.5, 1.0]]
     """
-    return np.minimum(np.asarray(student)[:, None], np.asarray(teacher)[None]).sum(axis=-1)
+    # What is not on any of these is on the first position alone.
+    ours, theirs = (
+        np.concatenate([x, 1 - np.sum(x, axis=-1, keepdims=True)], axis=-1)
+        for x in (np.asarray(student, float), np.asarray(teacher, float))
+    )
+    return np.minimum(ours[:, None], theirs[None]).sum(axis=-1)

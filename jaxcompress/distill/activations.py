@@ -114,12 +114,15 @@ def activations(
             raise check.fail(f"activations.{name}", "a number of at least 0", weight)
     weights = {name: weight for name, weight in weights.items() if weight}
     pairs = _pairs(student, teacher, config)
-    _comparable(student, teacher, weights)
+    heads = config.relation_heads or teacher.kv_heads
+    _comparable(student, teacher, weights, pairs)
+    if "minilm_v2" in weights:
+        _divides(heads, student, teacher)
     start = {}
     if student.width != teacher.width and set(weights) & set(_PROJECTED):
         shape = (len(pairs), student.width, teacher.width)
         start["projection"] = jax.random.normal(key, shape) / math.sqrt(student.width)
-    losses = _losses(student, config.relation_heads or teacher.kv_heads, pairs)
+    losses = _losses(student, heads, pairs)
 
     def loss(ours: Any, theirs: Any, trained: Any, mask: Any) -> jax.Array:
         total = jnp.float32(0)
@@ -141,8 +144,17 @@ def _pairs(student: ModelConfig, teacher: ModelConfig, config: ActivationsConfig
     return pairs
 
 
-def _comparable(student: ModelConfig, teacher: ModelConfig, weights: Mapping[str, float]) -> None:
-    """Raises for what would fail in the first step, in words of shapes."""
+def _comparable(
+    student: ModelConfig, teacher: ModelConfig, weights: Mapping[str, float], pairs: Any
+) -> None:
+    """Raises for what would fail in the first step, or compare zeros where heads are missing."""
+    for name in (name for name in weights if name not in _STREAM):
+        for config, layers in ((student, [a for a, _ in pairs]), (teacher, [b for _, b in pairs])):
+            there = [config.layer_sizes[layer] for layer in layers]
+            sizes = {(size.heads, size.kv_heads) for size in there}
+            if sizes != {(config.heads, config.kv_heads)}:
+                expected = f"layers of {config.heads} heads, {config.kv_heads} for keys"
+                raise check.fail(f"activations.{name}", expected, sorted(sizes))
     for name in ("attention_kl", "attention_mse", "minilm"):
         if name in weights and student.heads != teacher.heads:
             expected = f"a student of the teacher's {teacher.heads} heads"
@@ -150,6 +162,15 @@ def _comparable(student: ModelConfig, teacher: ModelConfig, weights: Mapping[str
     if "minilm" in weights and student.kv_heads != teacher.kv_heads:
         expected = f"a student of the teacher's {teacher.kv_heads} value heads"
         raise check.fail("activations.minilm", expected, student.kv_heads)
+
+
+def _divides(heads: int, student: ModelConfig, teacher: ModelConfig) -> None:
+    """Raises if queries, keys and values cannot be cut into so many pieces."""
+    for config in (student, teacher):
+        for count in (config.heads, config.kv_heads):
+            if heads < 1 or count * config.head_dim % heads:
+                expected = f"a divisor of {count} x {config.head_dim}"
+                raise check.fail("activations.relation_heads", expected, heads)
 
 
 def _losses(student: ModelConfig, heads: int, pairs: Any) -> dict[str, Callable[..., Any]]:

@@ -64,6 +64,8 @@ def select(
     if not 0 <= sparsity < 1:
         raise check.fail("sparsity", "a number in [0, 1)", sparsity)
     check.known("scope", scope, ("global", "layer"))
+    if equal and groups is None:
+        raise check.fail("groups", "how many there are, to lose equally many heads", "none")
     found = {}
     for name, values in _fields(scores).items():
         shut = None if start is None else getattr(start, name)
@@ -75,6 +77,8 @@ def select(
             continue
         owner = _ranks(values, groups) if equal else _owners(values, groups)
         units = _means(values, owner)
+        if equal and units.shape[1] == 1 < values.shape[1]:
+            raise check.fail("groups", "fewer than heads, to lose equally many", groups)
         size = np.maximum([(row == 0).sum() for row in owner], 1)
         gate = _shut_lowest(name, units, scope, sparsity, -(-least // size))
         shut = np.take_along_axis(gate, np.maximum(owner, 0), axis=1)

@@ -35,7 +35,7 @@ def shrink(model: Shrinkable, gates: Gates) -> Shrinkable:
     * Heads: a key/value head goes with the last of its query heads. Where the others of a layer
       are left with different numbers of query heads, key/value heads are repeated until each
       serves equally many (greatest common divisor of the numbers): exact, and no larger than
-      multi-head attention. `select` with `groups=True` avoids it.
+      multi-head attention. `select` with `groups` avoids it.
     * Layers: a layer that no longer writes anything is cut out if the norms stand before the
       blocks; if they stand after, it stays, as they would still act, with no heads and no neurons.
     * Width: the channel goes from every array; gates must be 0 or 1.

@@ -52,7 +52,8 @@ def fit(
     Each step takes `batch` rows of the data at random, with replacement, which depends on the key
     of the state and the number of the step only. A run that was stopped and is called again with
     the same arguments goes on from its last checkpoint and ends in the same numbers, bit for bit.
-    A checkpoint of another run (another start, data, batch or `about`) is refused.
+    A checkpoint of another run (another start, data, batch or `about`) is refused. The compiled
+    program is let go at the end, so that calling again with the same step compiles again.
     With checkpoints, SIGTERM is obeyed at the end of the chunk: save, and exit with status 0.
 
     Args:

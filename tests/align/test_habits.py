@@ -37,7 +37,7 @@ def test_one_look(pair, expected):
 
 def test_the_first_position_and_its_query_are_left_out():
     assert shares([(5, 0), (0, 3)]) == {}
-    assert shares([(5, 0), (5, 1), (6, 3), (7, 3)]) == pytest.approx(
+    assert shares([(5, 0), (5, 1), (6, 4), (7, 3)]) == pytest.approx(
         {"duplicate": 1 / 3, "elsewhere": 2 / 3}
     )
 
@@ -61,3 +61,8 @@ def test_profiles_have_them(name):
     assert found.roles.shape == (found.heads, len(HABITS))
     np.testing.assert_allclose(found.roles.sum(axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(np.diag(in_common(found.roles, found.roles)), 1, atol=1e-5)
+
+
+def test_heads_that_look_at_the_first_position_alone_are_alike():
+    resting, other = np.zeros((1, 6)), np.eye(6)[:1]
+    assert in_common(resting, resting) == 1 and in_common(resting, other) == 0

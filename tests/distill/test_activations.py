@@ -145,9 +145,22 @@ def test_the_teacher_gets_no_gradient():
         ({}, {"pairs": ((0, 3),)}, "the teacher's layer: expected"),
         ({"heads": 2, "kv_heads": 2}, {"attention_kl": 1.0}, "teacher's 4 heads, got 2"),
         ({"kv_heads": 2}, {"minilm": 1.0}, "teacher's 4 value heads, got 2"),
+        ({"heads": 3, "kv_heads": 3}, {"minilm_v2": 1.0, "relation_heads": 8}, "divisor of 3 x 4"),
+        ({}, {"minilm_v2": 1.0, "relation_heads": -1}, "relation_heads: expected a divisor"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(changes, config, message):
     teacher, student = pair(**changes)
     with pytest.raises(ValueError, match=message):
         activations(student.config, teacher.config, ActivationsConfig(**config), KEY)
+
+
+@pytest.mark.parametrize("name", ["attention_kl", "attention_mse", "minilm", "minilm_v2"])
+def test_missing_heads_are_not_compared(name):
+    """A tap of an uneven layer is filled up with zeros, which are nobody's attention."""
+    uneven = families.config("uneven")
+    with pytest.raises(ValueError, match=f"activations.{name}: expected layers of 4 heads"):
+        activations(uneven, uneven, ActivationsConfig(**{name: 1.0}), KEY)
+    one = ActivationsConfig(**{name: 1.0}, pairs=((0, 0),))  # whose layer is whole
+    activations(uneven, uneven, one, KEY)
+    activations(uneven, uneven, ActivationsConfig(hidden_cka=1.0), KEY)

@@ -75,6 +75,10 @@ def test_equally_many_heads_of_every_group():
     assert gates.heads.tolist() == [[1, 0, 0, 1], [1, 0, 1, 0]]
     with pytest.raises(ValueError, match="at_least"):
         select(scores, 0.5, groups=2, equal=True, at_least=3)
+    with pytest.raises(ValueError, match="groups: expected fewer than heads"):
+        select(scores, 0.5, groups=4, equal=True)
+    with pytest.raises(ValueError, match="groups: expected how many there are"):
+        select(scores, 0.5, equal=True)
 
 
 def test_equal_groups_keep_sharing_keys():
