@@ -154,7 +154,8 @@ def _text(path: Path) -> str:
 def _dataset(source: str | Path, split: str, column: str) -> tuple[Iterable[str], str]:
     """A column of a Hugging Face data set; its own fingerprint stands for what is in it."""
     expected = "a text file, a directory, or the id of a data set"
-    if isinstance(source, Path) or source.startswith((".", "/", "~")) or source.count("/") > 1:
+    path = isinstance(source, Path) or source.startswith((".", "/", "~")) or source.count("/") > 1
+    if path or Path(source).suffix.lower() in SUFFIXES:  # nothing to ask the hub for
         raise check.fail("source", expected, f"{str(source)!r}, which is not there")
     try:
         datasets = importlib.import_module("datasets")

@@ -163,7 +163,7 @@ def test_data_sets_that_cannot_be_had(tmp_path, tokenizer, monkeypatch):
     stub(monkeypatch)
     with pytest.raises(ValueError, match="no package datasets.*pip install 'jaxcompress.datasets"):
         packed("some/corpus", tokenizer, 5, cache=tmp_path)
-    for path in ("./corpus.txt", "/no/such", tmp_path / "corpus"):
+    for path in ("./corpus.txt", "/no/such", tmp_path / "corpus", "corpus.txt", "my/notes.md"):
         with pytest.raises(ValueError, match="source: expected a text file.*which is not there"):
             packed(path, tokenizer, 5, cache=tmp_path)
 
