@@ -84,8 +84,9 @@ def prune_gates(model: Model, config: PruneConfig, *, progress: bool = True) -> 
         raise check.fail("sparsity", "a number in [0, 1)", config.sparsity)
     if config.keep_circuit and "heads" not in config.over:
         raise check.fail("over", "heads among what is removed, to keep a circuit's", config.over)
-    depth = model.config.post_norm or not {"attns", "mlps"} <= set(config.over)
-    if config.criterion == "angular_distance" and config.rounds > 1 and depth:
+    whole = not model.config.post_norm and {"attns", "mlps"} <= set(config.over)
+    if config.criterion == "angular_distance" and config.rounds > 1 and not whole:
+        # A layer of which something is left would be counted into the next round's runs.
         expected = "1 for angular_distance, unless whole layers go, attns and mlps"
         raise check.fail("rounds", expected, config.rounds)
     steps = cubic(config.sparsity, config.rounds)
