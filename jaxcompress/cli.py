@@ -84,8 +84,6 @@ def compare(
         teacher, student, settings.tasks, out, config=settings, overwrite=overwrite
     )
     print(compare_table(found))
-    for name, why in found["refused"].items():
-        print(f"Not asked: {name}. {why}.")
     print(f"\nReport: {(out / 'report.html').resolve()}")
     if minima and found["refused"]:  # a gate must not pass on fewer tasks than it seems to
         raise UnmetError(f"not asked: {', '.join(found['refused'])}. Name the tasks")
