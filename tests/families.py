@@ -38,6 +38,14 @@ _FAMILIES = {
         "mlp_bias": False,
         "tied": False,
     },
+    "gpt_neox": {
+        "kv_heads": 4,
+        "parallel": True,
+        "positions": "rope",
+        "rotary_dim": 2,
+        "activation": "gelu",
+        "tied": False,
+    },
     "bert": {**_ENCODER, "token_types": 2},
     "distilbert": _ENCODER,
     "research": {

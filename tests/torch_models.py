@@ -47,6 +47,21 @@ def _llama(kv_heads, **changes):
     return transformers.LlamaForCausalLM(config)
 
 
+def _gpt_neox(**changes):
+    config = transformers.GPTNeoXConfig(
+        num_hidden_layers=3,
+        hidden_size=24,
+        num_attention_heads=3,
+        intermediate_size=20,
+        vocab_size=VOCAB,
+        max_position_embeddings=16,
+        bos_token_id=0,
+        eos_token_id=0,
+        **changes,
+    )
+    return transformers.GPTNeoXForCausalLM(config)
+
+
 def _bert(**changes):
     sizes = {"num_hidden_layers": 3, "hidden_size": 8, "num_attention_heads": 2}
     config = transformers.BertConfig(
@@ -71,6 +86,12 @@ _MAKE = {
         2, attention_bias=True, mlp_bias=True, rope_parameters=_ROPE
     ),
     "llama-mqa-tied": lambda: _llama(1, tie_word_embeddings=True, rope_parameters=_ROPE),
+    "gpt-neox": _gpt_neox,
+    "gpt-neox-serial": lambda: _gpt_neox(
+        use_parallel_residual=False,
+        attention_bias=False,
+        rope_parameters={**_ROPE, "partial_rotary_factor": 0.5},
+    ),
     "bert": _bert,
     "distilbert": _distilbert,
 }

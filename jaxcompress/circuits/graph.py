@@ -30,6 +30,7 @@ class Graph:
       heads: query heads of a layer (the largest).
       kv_heads: key/value heads, likewise.
       sizes: (heads, kv_heads, neurons) of every layer; what a layer lacks has no node.
+      parallel: an MLP does not read the heads of its own layer.
 
     Example:
       >>> graph = Graph(1, 2, 1, ((2, 1, 8),))
@@ -45,6 +46,7 @@ class Graph:
     heads: int
     kv_heads: int
     sizes: tuple[tuple[int, int, int], ...]
+    parallel: bool = False
 
     @classmethod
     def of(cls, config: Any) -> Graph:
@@ -58,7 +60,7 @@ class Graph:
           32491
         """
         sizes = tuple((size.heads, size.kv_heads, size.neurons) for size in config.layer_sizes)
-        return cls(config.layers, config.heads, config.kv_heads, sizes)
+        return cls(config.layers, config.heads, config.kv_heads, sizes, config.parallel)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -96,7 +98,7 @@ class Graph:
         reads = []
         for layer in range(self.layers):
             reads += [1 + layer * each] * (self.heads + 2 * self.kv_heads)
-            reads.append(1 + layer * each + self.heads)
+            reads.append(1 + layer * each + (0 if self.parallel else self.heads))
         reads.append(len(self.senders))
         return np.arange(len(self.senders))[None] < np.array(reads)[:, None]
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from jaxcompress import check
-from jaxcompress.models.config import ModelConfig, RopeScaling
+from jaxcompress.io import hf_rope
+from jaxcompress.models.config import ModelConfig
 
 __all__ = ["from_hf", "to_hf"]
 
@@ -29,7 +30,7 @@ _HARMLESS = {
     "attention_dropout", "attention_probs_dropout_prob", "attn_pdrop", "bos_token_id",
     "chunk_size_feed_forward", "classifier_dropout", "cls_token_id", "directionality", "dropout",
     "dtype", "embd_pdrop", "eos_token_id", "finetuning_task", "gradient_checkpointing",
-    "hidden_dropout_prob", "id2label", "initializer_range", "label2id", "model_type", "n_ctx",
+    "hidden_dropout", "hidden_dropout_prob", "id2label", "initializer_range", "label2id", "model_type", "n_ctx",
     "n_special", "num_labels", "output_attentions", "output_hidden_states", "output_past",
     "pad_token_id", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers",
     "pooler_size_per_head", "pooler_type", "predict_special_tokens", "prefix", "problem_type",
@@ -104,6 +105,23 @@ _FAMILIES: dict[str, _Family] = {
         {"norm": "rmsnorm", "gated_mlp": True, "positions": "rope"},
         "LlamaForCausalLM",
     ),
+    "gpt_neox": _Family(
+        {
+            "layers": "num_hidden_layers",
+            "heads": "num_attention_heads",
+            "width": "hidden_size",
+            "neurons": "intermediate_size",
+            "vocab": "vocab_size",
+            "context": "max_position_embeddings",
+            "activation": "hidden_act",
+            "norm_eps": "layer_norm_eps",
+            "tied": "tie_word_embeddings",
+            "qkv_bias": "attention_bias",
+            "parallel": "use_parallel_residual",
+        },
+        {"positions": "rope"},
+        "GPTNeoXForCausalLM",
+    ),
     "bert": _Family(
         {
             "layers": "num_hidden_layers",
@@ -157,6 +175,15 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
         "attention_bias": False,
         "mlp_bias": False,
+        "max_position_embeddings": 2048,
+    },
+    "gpt_neox": {
+        "intermediate_size": 24576,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-5,
+        "tie_word_embeddings": False,
+        "attention_bias": True,
+        "use_parallel_residual": True,
         "max_position_embeddings": 2048,
     },
     "bert": {
@@ -214,17 +241,17 @@ def from_hf(raw: Mapping[str, Any], where: str = "config.json") -> ModelConfig:
             got = f"{fields['width']} over {fields['heads']}"
             raise check.fail(f"{where}: width", "a multiple of the number of heads", got)
         fields["head_dim"] = fields["width"] // fields["heads"]
-    if name == "llama":
+    if name in hf_rope.KEYS:
         fields["output_bias"] = fields["qkv_bias"]
-        fields |= _read_rope(raw, where)
+        fields |= hf_rope.read(raw, fields["head_dim"], where)
     if name in ("bert", "distilbert"):
         fields |= {"head": "masked_lm", "unembed_bias": True}
     return ModelConfig(**fields)
 
 
 def _refuse_unknown(raw: Mapping[str, Any], name: str, where: str) -> None:
-    rope = {"rope_theta", "rope_scaling", "rope_parameters"} if name == "llama" else set()
-    known = _HARMLESS | set(_FIXED) | rope | set(_FAMILIES[name].keys.values())
+    known = _HARMLESS | set(_FIXED) | set(_FAMILIES[name].keys.values())
+    known |= hf_rope.KEYS.get(name, set())
     unknown = sorted(set(raw) - known)
     if unknown:
         raise check.fail(where, f"keys that are implemented for {name}", ", ".join(unknown))
@@ -252,43 +279,6 @@ def _refuse_wrong_types(fields: Mapping[str, Any], family: _Family, where: str) 
         least = 0 if field.name == "token_types" else 1
         if field.type == "int" and isinstance(value, int) and value < least:
             raise check.fail(f"{where}: {family.keys[field.name]}", "a positive number", value)
-
-
-def _read_rope(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
-    # Version 5 of transformers has rope_parameters, version 4 had rope_theta and rope_scaling.
-    rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-    if not isinstance(rope, Mapping):
-        raise check.fail(f"{where}: rope_scaling", "a JSON object", repr(rope))
-    rope = dict(rope)
-    theta = _number(rope.pop("rope_theta", raw.get("rope_theta", 10000.0)), "rope_theta", where)
-    kind = rope.pop("rope_type", rope.pop("type", "default"))
-    rope.pop("type", None)
-    if kind == "default":
-        scaling = None
-    elif kind == "llama3":
-        names = {
-            "factor": "factor",
-            "low_freq_factor": "low_freq_factor",
-            "high_freq_factor": "high_freq_factor",
-            "original": "original_max_position_embeddings",
-        }
-        missing = [theirs for theirs in names.values() if theirs not in rope]
-        if missing:
-            raise check.fail(f"{where}: rope_scaling", ", ".join(missing), "no such keys")
-        values = {ours: _number(rope.pop(name), name, where) for ours, name in names.items()}
-        original = int(values.pop("original"))
-        scaling = RopeScaling(**values, original=original)
-    else:
-        raise check.fail(f"{where}: rope_type", "'default' or 'llama3'", repr(kind))
-    if rope:
-        raise check.fail(f"{where}: rope_scaling", "only keys that are implemented", sorted(rope))
-    return {"rope_theta": theta, "rope_scaling": scaling}
-
-
-def _number(value: Any, key: str, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise check.fail(f"{where}: {key}", "a positive number", repr(value))
-    return float(value)
 
 
 def to_hf(config: ModelConfig, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -320,8 +310,8 @@ def to_hf(config: ModelConfig, extra: Mapping[str, Any] | None = None) -> dict[s
         raw[theirs] = getattr(config, ours)
     activation = family.keys["activation"]
     raw[activation] = _TO_HF_ACTIVATION[config.activation]
-    if config.family == "llama":
-        raw["rope_parameters"] = _write_rope(config)
+    if config.family in hf_rope.KEYS:
+        raw["rope_parameters"] = hf_rope.write(config)
     if config.family == "bert" and config.head == "none":
         raw["architectures"] = ["BertModel"]
     if config.family == "distilbert" and config.head == "none":
@@ -339,17 +329,3 @@ def to_hf(config: ModelConfig, extra: Mapping[str, Any] | None = None) -> dict[s
         expected = f"what stock transformers can express for {config.family}"
         raise check.fail("config", expected, "; ".join(differ))
     return raw | dict(extra or {})
-
-
-def _write_rope(config: ModelConfig) -> dict[str, Any]:
-    rope: dict[str, Any] = {"rope_theta": config.rope_theta, "rope_type": "default"}
-    if config.rope_scaling is not None:
-        scaling = config.rope_scaling
-        rope |= {
-            "rope_type": "llama3",
-            "factor": scaling.factor,
-            "low_freq_factor": scaling.low_freq_factor,
-            "high_freq_factor": scaling.high_freq_factor,
-            "original_max_position_embeddings": scaling.original,
-        }
-    return rope

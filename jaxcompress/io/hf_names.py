@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
+
 from jaxcompress.models.config import ModelConfig
 
 __all__ = ["BASES", "Slot", "ignored", "slots"]
 
-BASES = ("transformer.", "model.", "bert.", "distilbert.")
+BASES = ("transformer.", "model.", "gpt_neox.", "bert.", "distilbert.")
 """Prefixes that a checkpoint of the bare encoder or decoder lacks."""
 
 
@@ -21,12 +23,26 @@ class Slot(NamedTuple):
       paths: ours; several if the tensor is a concatenation along its output axis.
       transposed: whether it is stored (out, in), as `torch.nn.Linear` does.
       inputs: how many of our leading axes are flattened into its input axis; 0 for a vector.
+      heads: if not 0, the concatenation is one of heads: the parts of the first, of the second, ...
     """
 
     name: str
     paths: tuple[str, ...]
     transposed: bool = False
     inputs: int = 0
+    heads: int = 0
+
+    def order(self, outputs: int) -> np.ndarray:
+        """Which output of our parts, laid side by side, stands where in the tensor.
+
+        Example:
+          >>> Slot("qkv.weight", ("query", "key"), heads=2).order(8).tolist()
+          [0, 1, 4, 5, 2, 3, 6, 7]
+        """
+        places = np.arange(outputs)
+        if not self.heads:
+            return places
+        return places.reshape(len(self.paths), self.heads, -1).swapaxes(0, 1).reshape(-1)
 
     @property
     def layered(self) -> bool:
@@ -34,11 +50,12 @@ class Slot(NamedTuple):
         return "{l}" in self.name
 
 
-def _affine(name: str, *paths: str, bias: bool, inputs: int = 1, conv: bool = False) -> list[Slot]:
-    found = [Slot(f"{name}.weight", tuple(f"{p}/kernel" for p in paths), not conv, inputs)]
-    if bias:
-        found.append(Slot(f"{name}.bias", tuple(f"{p}/bias" for p in paths)))
-    return found
+def _affine(
+    name: str, *paths: str, bias: bool, inputs: int = 1, conv: bool = False, heads: int = 0
+) -> list[Slot]:
+    kernels, biases = (tuple(f"{p}/{leaf}" for p in paths) for leaf in ("kernel", "bias"))
+    found = [Slot(f"{name}.weight", kernels, not conv, inputs, heads)]
+    return [*found, Slot(f"{name}.bias", biases, heads=heads)] if bias else found
 
 
 def _norm(name: str, path: str, bias: bool = True) -> list[Slot]:
@@ -79,6 +96,23 @@ def _llama(config: ModelConfig) -> Iterator[Slot]:
     yield from _norm("model.norm", "head/final_norm", bias=False)
     if not config.tied:
         yield from _affine("lm_head", "head", bias=False)
+
+
+def _gpt_neox(config: ModelConfig) -> Iterator[Slot]:
+    block, ours = "gpt_neox.layers.{l}", "blocks"
+    bias, heads = config.qkv_bias, config.heads
+    yield Slot("gpt_neox.embed_in.weight", ("embed/tokens",), inputs=1)
+    yield from _norm(f"{block}.input_layernorm", f"{ours}/attn_norm")
+    qkv = [f"{ours}/attn/{part}" for part in ("query", "key", "value")]
+    yield from _affine(f"{block}.attention.query_key_value", *qkv, bias=bias, heads=heads)
+    output = f"{ours}/attn/output"
+    yield from _affine(f"{block}.attention.dense", output, bias=config.output_bias, inputs=2)
+    yield from _norm(f"{block}.post_attention_layernorm", f"{ours}/mlp_norm")
+    yield from _affine(f"{block}.mlp.dense_h_to_4h", f"{ours}/mlp/up", bias=True)
+    yield from _affine(f"{block}.mlp.dense_4h_to_h", f"{ours}/mlp/down", bias=True)
+    yield from _norm("gpt_neox.final_layer_norm", "head/final_norm")
+    if not config.tied:
+        yield from _affine("embed_out", "head", bias=False)
 
 
 def _bert(config: ModelConfig) -> Iterator[Slot]:
@@ -127,12 +161,22 @@ def _distilbert(config: ModelConfig) -> Iterator[Slot]:
             yield from _affine("vocab_projector", "head", bias=False)
 
 
-_FAMILIES = {"gpt2": _gpt2, "llama": _llama, "bert": _bert, "distilbert": _distilbert}
+_FAMILIES = {
+    "gpt2": _gpt2,
+    "llama": _llama,
+    "gpt_neox": _gpt_neox,
+    "bert": _bert,
+    "distilbert": _distilbert,
+}
 
 # Buffers and the heads of other tasks that ship in the same files; they do not reach the logits.
 _IGNORED = {
     "gpt2": (r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias",),
     "llama": (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq", r"rotary_emb\.inv_freq"),
+    "gpt_neox": (
+        r"gpt_neox\.layers\.\d+\.attention\.((masked_)?bias|rotary_emb\.inv_freq)",
+        r"gpt_neox\.rotary_emb\.inv_freq",
+    ),
     "bert": (
         r"(bert\.)?embeddings\.position_ids",
         r"cls\.seq_relationship\.(weight|bias)",

@@ -189,7 +189,10 @@ def _refuse_mismatch(
 
 def _repeats_embedding(config: ModelConfig, name: str, where: dict[str, str], archive: Any) -> bool:
     """Tied checkpoints may store the unembedding once more; it has to be the same."""
-    decoders = ("lm_head.weight", "cls.predictions.decoder.weight", "vocab_projector.weight")
+    decoders = (
+        "lm_head.weight", "embed_out.weight", "cls.predictions.decoder.weight",
+        "vocab_projector.weight",
+    )  # fmt: skip
     if not config.tied or name not in decoders:
         return False
     slot = next(s for s in hf_names.slots(config) if s.paths == ("embed/tokens",))
@@ -209,6 +212,8 @@ def _unpack(
     expected = (*flat[0][:-1], sum(shape[-1] for shape in flat))
     check.shape(name, tensor, [expected[::-1] if slot.transposed else expected])
     tensor = tensor.T if slot.transposed else tensor
+    if slot.heads:
+        tensor = tensor[..., np.argsort(slot.order(tensor.shape[-1]))]
     pieces = np.split(tensor, np.cumsum([shape[-1] for shape in flat])[:-1], axis=-1)
     return [piece.reshape(shape) for piece, shape in zip(pieces, each, strict=True)]
 
@@ -244,6 +249,7 @@ def _pack(arrays: list[np.ndarray], slot: hf_names.Slot) -> np.ndarray:
     """The inverse of `_unpack`."""
     flat = [array.reshape(_flat(array.shape, slot.inputs)) for array in arrays]
     tensor = np.concatenate(flat, axis=-1)
+    tensor = tensor[..., slot.order(tensor.shape[-1])] if slot.heads else tensor
     return tensor.T if slot.transposed else tensor
 
 

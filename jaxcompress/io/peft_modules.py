@@ -1,7 +1,8 @@
 """The modules of stock transformers that take an adapter, and ours joined into theirs.
 
 GPT-2's `c_attn` is query, key and value side by side, with one pair of factors. Ours have three:
-joined, the factors are side by side in `a`, and on the diagonal in `b`.
+joined, the factors are side by side in `a`, and on the diagonal in `b`. GPT-NeoX lays them side by
+side for every head.
 """
 
 from __future__ import annotations
@@ -121,6 +122,8 @@ def join(slot: hf_names.Slot, weights: list[np.ndarray], adapter: Adapter) -> Ed
         lengths = [np.asarray(norms(jnp.asarray(weight))) for weight in weights]
         ms = [stacked[i]["m"] if i in stacked else length for i, length in enumerate(lengths)]
         m = np.concatenate(ms, axis=-1)
+    order = slot.order(b.shape[-1])
+    b, m = b[..., order], None if m is None else m[..., order]
     return Edit(joined, b, m, first.alpha * _grown(first.variant, joined.shape[-1] / first.rank))
 
 
@@ -155,8 +158,9 @@ def part(
       2
     """
     ends = np.cumsum([weight.shape[-1] for weight in weights])[:-1]
-    bs, rank = np.split(edit.b, ends, axis=-1), edit.b.shape[-2]
-    ms = [None] * len(bs) if edit.m is None else np.split(edit.m, ends, axis=-1)
+    ours, rank = np.argsort(slot.order(edit.b.shape[-1])), edit.b.shape[-2]
+    bs = np.split(edit.b[..., ours], ends, axis=-1)
+    ms = [None] * len(bs) if edit.m is None else np.split(edit.m[..., ours], ends, axis=-1)
     used = np.stack([b.any(axis=(0, 2)) for b in bs])
     # A magnitude may have changed where the factors are zero: then the parameter is not left out.
     apart = (used.sum(axis=0) == 1).all() and (edit.m is None or used.any(axis=1).all())

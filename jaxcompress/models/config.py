@@ -14,7 +14,7 @@ Norm = Literal["layernorm", "rmsnorm", "none"]
 Head = Literal["linear", "masked_lm", "none"]
 
 _CHOICES = {
-    "family": ("gpt2", "llama", "bert", "distilbert", "research"),
+    "family": ("gpt2", "llama", "gpt_neox", "bert", "distilbert", "research"),
     "activation": ("gelu", "gelu_tanh", "relu", "silu"),
     "norm": ("layernorm", "rmsnorm", "none"),
     "positions": ("learned", "rope", "none"),
@@ -68,10 +68,12 @@ class ModelConfig:
       gated_mlp: SwiGLU-style `act(gate) * up`.
       norm: kind of normalisation.
       post_norm: normalise after the residual addition (BERT) instead of before the block.
+      parallel: attention and MLP of a block both read the stream that enters it (GPT-NeoX).
       final_norm: normalise before the language-model head.
       norm_eps: added to the variance.
       positions: how a token knows where it is.
       rope_theta: base of the rotary wavelengths.
+      rotary_dim: how many numbers of a head turn with its position, the first (0: all).
       rope_scaling: Llama 3's scaling, or `None`.
       causal: whether a token sees only its past.
       attention_coefficient: c in `softmax(scores) * c + (1 - c)`; 1 is attention, 0 is the uniform
@@ -105,10 +107,12 @@ class ModelConfig:
     gated_mlp: bool = False
     norm: Norm = "layernorm"
     post_norm: bool = False
+    parallel: bool = False
     final_norm: bool = True
     norm_eps: float = 1e-5
     positions: Literal["learned", "rope", "none"] = "learned"
     rope_theta: float = 10000.0
+    rotary_dim: int = 0
     rope_scaling: RopeScaling | None = None
     causal: bool = True
     attention_coefficient: float = 1.0
@@ -142,14 +146,23 @@ class ModelConfig:
                 raise check.fail("config.heads", "a multiple of kv_heads", got)
             if size.heads > self.heads or size.neurons > self.neurons:
                 raise check.fail(f"config.sizes[{i}]", "no more than the model's size", size)
-        if self.positions == "rope" and self.head_dim % 2:
-            raise check.fail("config.head_dim", "even, as rotary positions pair it", self.head_dim)
+        check.integer("config.rotary_dim", self.rotary_dim, 0, self.head_dim)
+        if self.positions == "rope" and self.rotated % 2:
+            name = "config.rotary_dim" if self.rotary_dim else "config.head_dim"
+            raise check.fail(name, "even, as rotary positions pair it", self.rotated)
+        if self.parallel and self.post_norm:
+            raise check.fail("config.parallel", "false with post_norm", "true")
 
     @property
     def layer_sizes(self) -> tuple[LayerSize, ...]:
         """Heads, key/value heads and neurons of every layer, even or uneven."""
         even = LayerSize(self.heads, self.kv_heads, self.neurons)
         return self.sizes if self.sizes is not None else (even,) * self.layers
+
+    @property
+    def rotated(self) -> int:
+        """How many numbers of a query or key turn with their position, if positions are rotary."""
+        return self.rotary_dim or self.head_dim
 
     @property
     def stacked(self) -> bool:

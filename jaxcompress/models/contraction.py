@@ -130,11 +130,13 @@ def _block(config, norm, params, delta, pulls, points, per_position) -> jax.Arra
         if not config.post_norm:
             gradients = _pull(norm, p.get("attn_norm", {}), points.attn[i], gradients)
         rows.append(products(gradients, changes))
+        entering = changes
         heads = _einsum("bthd,hdm->hbtm", delta.heads[i], kernels["output"])
         changes = jnp.concatenate([changes, heads])
         if config.post_norm:
             changes = _push(norm, p.get("attn_norm", {}), points.attn[i], changes)
-        rows.append(products(pulls.mlp[i][None], changes))
+        gradient = pulls.mlp[i][None]
+        rows.append(products(gradient, entering if config.parallel else changes))
         changes = jnp.concatenate([changes, delta.mlps[i][None]])
         if config.post_norm:
             changes = _push(norm, p.get("mlp_norm", {}), points.mlp[i], changes)

@@ -31,8 +31,8 @@ class Sight(NamedTuple):
 
     Attributes:
       visible: (1 or batch, query, key) bool, or `None`: everything.
-      query_angles: (1 or batch, query, head_dim / 2) rotary angles in radians, or `None`.
-      key_angles: (1 or batch, key, head_dim / 2), or `None`.
+      query_angles: (1 or batch, query, rotated / 2) rotary angles in radians, or `None`.
+      key_angles: (1 or batch, key, rotated / 2), or `None`.
     """
 
     visible: Any
@@ -43,6 +43,8 @@ class Sight(NamedTuple):
 def rotate(x: jax.Array, angles: Any) -> jax.Array:
     """Rotary positions (Su et al. 2021, arXiv 2104.09864), half-split layout; `None` leaves x.
 
+    Numbers beyond two for each angle stay as they are.
+
     Example:
       >>> rotate(jnp.array([[[[1.0, 0.0]]]]), jnp.array([[[jnp.pi / 2]]])).round().tolist()
       [[[[-0.0, 1.0]]]]
@@ -50,5 +52,6 @@ def rotate(x: jax.Array, angles: Any) -> jax.Array:
     if angles is None:
         return x
     cos, sin = jnp.cos(angles)[:, :, None], jnp.sin(angles)[:, :, None]
-    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
+    half = angles.shape[-1]
+    a, b, rest = jnp.split(x.astype(jnp.float32), [half, 2 * half], axis=-1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin, rest], axis=-1).astype(x.dtype)

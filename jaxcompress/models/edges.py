@@ -7,7 +7,8 @@ sender: it is the same in all runs and always on.
 
 Pre-norm: what a receiver reads is the sum of the senders before it. Post-norm (BERT): every
 receiver has a copy of the stream of its own, from its own choice of senders, through the same
-norms; with all edges on, all copies are the stream.
+norms; with all edges on, all copies are the stream. Parallel (GPT-NeoX): an MLP reads what its
+layer's queries read.
 
 Order of senders: embedding, then per layer its heads and its MLP. Order of receivers: per layer the
 queries, keys, values and the MLP, at last the logits. Layers of different sizes are padded.
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,7 @@ from jaxcompress import check, tree
 from jaxcompress.models.config import LayerSize, ModelConfig
 from jaxcompress.models.contraction import Points, Pulls, contract
 from jaxcompress.models.control import LayerControl, Sight, rotate
+from jaxcompress.models.copies import Copies
 from jaxcompress.models.layers import (
     MLP,
     Attention,
@@ -135,7 +137,7 @@ class Edges:
         check.shape("mask", mask, [self.shape, lead + self.shape])
         mask = mask if mask.ndim == 3 else mask[None]
         seen = sight(self.config, attention_mask, tokens.shape[1], 0)
-        copies = _Copies(self.config, mask)
+        copies = Copies(self.config, mask)
         embed = _embed(self.config, params, tokens, attention_mask)
         start = jnp.broadcast_to(base.embed, embed.shape)
         copies.write(start, (embed - start)[None])
@@ -152,6 +154,7 @@ class Edges:
         first, before = i * each, not config.post_norm
         counts = (size.heads, size.kv_heads, size.kv_heads)
         starts = (first, first + config.heads, first + config.heads + config.kv_heads)
+        early = copies.read(first + each - 1, 1) if config.parallel else None
         if size.heads:
             reads = []
             for part, start, count in zip(("query", "key", "value"), starts, counts, strict=True):
@@ -172,7 +175,7 @@ class Edges:
         copies.write(written, delta, config.heads)
         if config.post_norm:
             copies.norm(p["attn_norm"])
-        x = copies.read(first + each - 1, 1)
+        x = copies.read(first + each - 1, 1) if early is None else early
         x = _norm(config, p, "mlp_norm", x) if before else x
         out, _ = MLP(config, size).apply({"params": p["mlp"]}, x[0], LayerControl())
         old = jnp.broadcast_to(base.mlps, out.shape)
@@ -258,11 +261,12 @@ def _plain(config, params, x, pulls, shift, seen) -> tuple[jax.Array, Points]:
         y = y if bias is None else y + bias.reshape(1, 1, -1)
         first = y if config.post_norm else x
         y = _norm(config, p, "attn_norm", y) if config.post_norm else y
-        read = y + pull.mlp
+        second = x if config.parallel else y
+        read = second + pull.mlp
         read = read if config.post_norm else _norm(config, p, "mlp_norm", read)
         out, _ = MLP(config, size).apply({"params": p["mlp"]}, read, LayerControl())
         x = y + (out if more.mlps is None else out + more.mlps)
-        points = Points(first, x if config.post_norm else y)
+        points = Points(first, x if config.post_norm else second)
         return (_norm(config, p, "mlp_norm", x) if config.post_norm else x), points
 
     if config.stacked:
@@ -276,70 +280,6 @@ def _plain(config, params, x, pulls, shift, seen) -> tuple[jax.Array, Points]:
         x, points = body(size, params["blocks"][str(i)], x, tree.index(given, i))
         seen_points.append(points)
     return x, tree.stack(seen_points)
-
-
-class _Segment(NamedTuple):
-    """Writes to the stream between two norms: of the other run, and this one's differences."""
-
-    base: jax.Array
-    deltas: list[jax.Array]
-    columns: list[int]
-    norm: Any = None
-
-
-class _Copies:
-    """What every receiver reads, from what has been written so far; lives only while tracing."""
-
-    def __init__(self, config: ModelConfig, mask: jax.Array) -> None:
-        self.config, self.mask = config, mask
-        self.closed: list[_Segment] = []
-        self.open: _Segment | None = None
-        self.column = 0
-        self.like: Any = None
-
-    def write(self, base: jax.Array, delta: jax.Array, columns: int = 1) -> None:
-        """Adds what senders write: their sum in the other run, (sender, b, t, m) differences."""
-        self.like = base
-        own = list(range(self.column, self.column + len(delta)))
-        self.column += columns
-        if self.open is None:
-            self.open = _Segment(base, [delta], own)
-        else:
-            self.open.deltas.append(delta)
-            self.open.columns.extend(own)
-            self.open = self.open._replace(base=self.open.base + base)
-
-    def norm(self, params: Any) -> None:
-        """Every copy is normalised."""
-        assert self.open is not None
-        self.closed.append(self.open._replace(norm=params))
-        self.open = None
-
-    def read(self, first: int, count: int) -> jax.Array:
-        """(receiver, batch, position, width): the copies of some receivers."""
-        rows = self.mask[:, first : first + count]
-        x: Any = None
-        for segment in self.closed:
-            x = self._with(x, segment, rows)
-            x = Norm(self.config).apply({"params": segment.norm}, x)
-        return x if self.open is None else self._with(x, self.open, rows)
-
-    def _with(self, x: Any, segment: _Segment, rows: jax.Array) -> jax.Array:
-        if not segment.columns:  # a layer without heads
-            mixed = jnp.broadcast_to(segment.base[None], (rows.shape[1], *segment.base.shape))
-            return mixed if x is None else x + mixed
-        delta = jnp.concatenate(segment.deltas)
-        # One slice where the columns are in a row, which they are unless layers are padded.
-        low, high = segment.columns[0], segment.columns[-1] + 1
-        whole = high - low == len(segment.columns)
-        mask = rows[..., low:high] if whole else rows[..., jnp.array(segment.columns)]
-        mask = mask.astype(delta.dtype)
-        if len(mask) == 1:
-            mixed = einsum("rs,sbtm->rbtm", mask[0], delta)
-        else:
-            mixed = einsum("trs,sbtm->rbtm", mask, delta)
-        mixed = mixed + segment.base[None]
-        return mixed if x is None else x + mixed
 
 
 def _zeros(config: ModelConfig, x: jax.Array) -> Pulls:

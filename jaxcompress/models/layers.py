@@ -332,13 +332,12 @@ class Block(nn.Module):
         out, seen = attention(queries, source, sight, control, split)
         taps |= seen | {"attns": out}
         write = gated(gated(out, control.attns, control.attns_edit), keep, None)
-        x = after(norm_1, x + write)
-        out, neurons = MLP(config, self.size, name="mlp")(
-            x if config.post_norm else norm_2(x, keep), control
-        )
+        middle = after(norm_1, x + write)
+        entering = before(norm_2, x if config.parallel else middle)
+        out, neurons = MLP(config, self.size, name="mlp")(entering, control)
         taps |= {"mlps": out, "neurons": neurons}
         write = gated(gated(out, control.mlps, control.mlps_edit), keep, None)
-        return after(norm_2, x + write), taps
+        return after(norm_2, middle + write), taps
 
 
 class Unembed(nn.Module):

@@ -57,7 +57,7 @@ def sight(config: ModelConfig, attention_mask: Any, length: int, earlier: int) -
 
 
 def rope_frequencies(config: ModelConfig) -> jax.Array:
-    """(head_dim / 2,) radians per position, with Llama 3's scaling if it is configured.
+    """(rotated / 2,) radians per position, with Llama 3's scaling if it is configured.
 
     Example:
       >>> config = ModelConfig(family="gpt2", layers=2, heads=2, kv_heads=2, head_dim=4, width=8,
@@ -65,7 +65,7 @@ def rope_frequencies(config: ModelConfig) -> jax.Array:
       >>> rope_frequencies(config).tolist()
       [1.0, 0.009999...]
     """
-    half = config.head_dim // 2
+    half = config.rotated // 2
     frequencies = config.rope_theta ** (-jnp.arange(half) / half)
     scaling = config.rope_scaling
     if scaling is None:

@@ -64,7 +64,7 @@ def init(config: ModelConfig, key: jax.Array) -> dict[str, Any]:
     x = jnp.zeros((1, 1, config.width), config.dtype)
     angles = None
     if config.positions == "rope":
-        angles = jnp.zeros((1, 1, config.head_dim // 2))
+        angles = jnp.zeros((1, 1, config.rotated // 2))
     sight = Sight(None, angles, angles)
 
     def block(size: LayerSize, key: jax.Array) -> Any:

@@ -37,7 +37,7 @@ def entering(config: ModelConfig, params: Any, taps: Mapping[str, Any]) -> dict[
     """
     taps = {name: taps[name].astype(jnp.float32) for name in TAPS}
     before, heads = taps["resid"][:-1], taps["heads"]
-    middle = before + taps["attns"]
+    middle = before if config.parallel else before + taps["attns"]
     after_attn = "attn_norm" if config.post_norm else "mlp_norm"
     return {
         "attn": before if config.post_norm else _norm(config, params, before, "attn_norm"),

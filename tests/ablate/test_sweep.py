@@ -30,6 +30,8 @@ CASES = [
     ("llama", "heads", "resample", "right"),
     ("llama", "mlps", "zero", "left"),
     ("llama", "layers", "mean", "none"),
+    ("gpt_neox", "heads", "mean", "left"),
+    ("gpt_neox", "mlps", "resample", "right"),
     ("bert", "heads", "mean", "right"),
     ("bert", "layers", "resample", "none"),
     ("bert", "neurons", "zero", "left"),

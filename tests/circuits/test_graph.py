@@ -19,15 +19,16 @@ def test_places_are_those_of_the_forward(name):
         assert graph.edge(graph.name(*place)) == tuple(place)
 
 
-def test_an_edge_goes_forward_only():
-    graph = Graph.of(families.config("llama"))
+@pytest.mark.parametrize("name", ["llama", "gpt_neox"])
+def test_an_edge_goes_forward_only(name):
+    graph, own = Graph.of(families.config(name)), 0.0 if name == "gpt_neox" else 0.5
     before = {"embed": -1.0}
     for sender in graph.senders[1:]:
         kind, layer, _ = graph.split(sender)
         before[sender] = layer + (0.5 if kind == "m" else 0.0)
     for r, receiver in enumerate(graph.receivers):
         kind, layer, _ = graph.split(receiver)
-        when = 99.0 if kind == "logits" else layer + (0.5 if kind == "m" else 0.0)
+        when = 99.0 if kind == "logits" else layer + (own if kind == "m" else 0.0)
         expected = [before[sender] < when for sender in graph.senders]
         assert graph.valid[r].tolist() == expected, receiver
 

@@ -168,6 +168,23 @@ def test_llama_configurations(tmp_path, changes, message):
     refused(tmp_path / "model", message)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rotary_pct": 0.1}, "rotary_pct: expected a share that turns 1 to 2 numbers of a head"),
+        ({"rotary_pct": 2.0}, "rotary_pct: expected a share that turns 1 to 2 numbers of a head"),
+        ({"rotary_pct": 0.5}, "config.rotary_dim: expected even, as rotary positions pair it"),
+        ({"rotary_pct": "x"}, "rotary_pct: expected a positive number, got 'x'"),
+        ({"rope_theta": 1e4}, "keys that are implemented for gpt_neox, got rope_theta"),
+        ({"use_parallel_residual": 1}, "use_parallel_residual: expected a value of type bool"),
+    ],
+)
+def test_gpt_neox_configurations(tmp_path, changes, message):
+    io.save(families.model("gpt_neox", head_dim=2, rotary_dim=0), tmp_path / "model")
+    configuration(tmp_path / "model", **{"rope_parameters": None, "rotary_pct": 1.0, **changes})
+    refused(tmp_path / "model", message)
+
+
 def test_old_and_new_spelling_of_rope(tmp_path):
     model = families.model("llama")
     io.save(model, tmp_path / "model")

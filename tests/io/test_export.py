@@ -17,6 +17,7 @@ from tests.torch_models import logits as torch_logits
 SIZES = {
     "gpt2": {"head_dim": 2},
     "llama": {},
+    "gpt_neox": {"head_dim": 2, "rotary_dim": 0},
     "bert": {"head_dim": 2, "norm_eps": 1e-12},
     "distilbert": {"head_dim": 2, "norm_eps": 1e-12},
 }
@@ -62,7 +63,7 @@ def test_even_models_are_stock(name, tmp_path):
     """Fewer neurons and, before the last norm, one layer less; width where the family allows it."""
     model = whole(name)
     gates = Gates(neurons=np.array([[1, 0, 1, 0, 1, 1]] * 3, np.float32))
-    if name in ("gpt2", "llama"):
+    if name in ("gpt2", "llama", "gpt_neox"):
         gates = Gates(
             neurons=gates.neurons,
             attns=np.array([1, 0, 1], np.float32),

@@ -31,12 +31,13 @@ pytestmark = [
 ]
 
 TOKENS = families.tokens()
-FAMILIES = ("gpt2", "llama-gqa-biased", "bert", "distilbert")
+FAMILIES = ("gpt2", "llama-gqa-biased", "gpt-neox", "bert", "distilbert")
 # Different ranks; of GPT-2's three in one, two. BERT's mlp/down is called `output.dense`.
 RANKS = {"*/attn/*": 2, "*/attn/value/*": 3, "*/down/*": 1}
 THEIRS = {
     "gpt2": ["c_attn", "mlp.c_proj"],
     "llama-gqa-biased": ["q_proj", "v_proj", "o_proj", "gate_proj", "down_proj"],
+    "gpt-neox": ["query_key_value", "attention.dense", "dense_4h_to_h"],
     "bert": ["query", "value", "attention.output.dense", "intermediate.dense"],
     "distilbert": ["q_lin", "out_lin", "lin2"],
 }
@@ -85,6 +86,7 @@ def trained(theirs, **options):
         ("gpt2", "lora", SPARSE),
         ("gpt2", "rslora", RANKS),
         ("gpt2", "dora", SPARSE),
+        ("gpt-neox", "dora", SPARSE),
         ("gpt2", "pissa", RANKS),
         ("llama-gqa-biased", "pissa", RANKS),
         ("bert", "dora", RANKS),

@@ -1,0 +1,100 @@
+"""Rotary positions in `config.json`, as every version of transformers has written them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxcompress import check
+from jaxcompress.models.config import ModelConfig, RopeScaling
+
+__all__ = ["KEYS", "read", "write"]
+
+# Version 5 of transformers has rope_parameters, version 4 had the others.
+KEYS = {
+    "llama": {"rope_parameters", "rope_scaling", "rope_theta"},
+    "gpt_neox": {"rope_parameters", "rope_scaling", "rotary_emb_base", "rotary_pct"},
+}
+"""The keys of each family that has rotary positions."""
+
+_LLAMA3 = {
+    "factor": "factor",
+    "low_freq_factor": "low_freq_factor",
+    "high_freq_factor": "high_freq_factor",
+    "original": "original_max_position_embeddings",
+}
+
+
+def read(raw: Mapping[str, Any], head_dim: int, where: str = "config.json") -> dict[str, Any]:
+    """The fields of a `ModelConfig` that say how positions turn queries and keys.
+
+    Args:
+      raw: the parsed JSON of a family in `KEYS`.
+      head_dim: of its heads.
+      where: the file, for messages.
+
+    Raises:
+      ValueError: for a kind of scaling, a key or a value that is not implemented, naming it.
+
+    Example:
+      >>> read({"model_type": "gpt_neox", "rotary_pct": 0.25}, 64)["rotary_dim"]
+      16
+    """
+    rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    if not isinstance(rope, Mapping):
+        raise check.fail(f"{where}: rope_scaling", "a JSON object", repr(rope))
+    rope = dict(rope)
+    found: dict[str, Any] = {}
+    theta = "rope_theta"
+    if raw.get("model_type") == "gpt_neox":
+        share = _number(rope.pop("partial_rotary_factor", raw.get("rotary_pct", 0.25)),
+                        "rotary_pct", where)  # fmt: skip
+        turned = int(head_dim * share)
+        if not 0 < turned <= head_dim:
+            expected = f"a share that turns 1 to {head_dim} numbers of a head"
+            raise check.fail(f"{where}: rotary_pct", expected, share)
+        found["rotary_dim"] = 0 if turned == head_dim else turned
+        theta = "rotary_emb_base"
+    base = rope.pop("rope_theta", raw.get(theta, 10000.0))
+    found["rope_theta"] = _number(base, theta, where)
+    kind = rope.pop("rope_type", rope.pop("type", "default"))
+    rope.pop("type", None)
+    if kind not in ("default", "llama3"):
+        raise check.fail(f"{where}: rope_type", "'default' or 'llama3'", repr(kind))
+    found["rope_scaling"] = _llama3(rope, where) if kind == "llama3" else None
+    if rope:
+        raise check.fail(f"{where}: rope_scaling", "only keys that are implemented", sorted(rope))
+    return found
+
+
+def _llama3(rope: dict[str, Any], where: str) -> RopeScaling:
+    missing = [theirs for theirs in _LLAMA3.values() if theirs not in rope]
+    if missing:
+        raise check.fail(f"{where}: rope_scaling", ", ".join(missing), "no such keys")
+    values = {ours: _number(rope.pop(name), name, where) for ours, name in _LLAMA3.items()}
+    original = int(values.pop("original"))
+    return RopeScaling(**values, original=original)
+
+
+def _number(value: Any, key: str, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise check.fail(f"{where}: {key}", "a positive number", repr(value))
+    return float(value)
+
+
+def write(config: ModelConfig) -> dict[str, Any]:
+    """`rope_parameters` with which stock transformers turns queries and keys the same way.
+
+    Example:
+      >>> config = ModelConfig(family="gpt_neox", layers=2, heads=2, kv_heads=2, head_dim=4, width=8,
+      ...                      neurons=16, vocab=11, context=5, positions="rope", rotary_dim=2)
+      >>> write(config)
+      {'rope_theta': 10000.0, 'rope_type': 'default', 'partial_rotary_factor': 0.5}
+    """
+    rope: dict[str, Any] = {"rope_theta": config.rope_theta, "rope_type": "default"}
+    if config.family == "gpt_neox":
+        rope["partial_rotary_factor"] = config.rotated / config.head_dim
+    if config.rope_scaling is not None:
+        values = {theirs: getattr(config.rope_scaling, ours) for ours, theirs in _LLAMA3.items()}
+        rope |= {"rope_type": "llama3"} | values
+    return rope
