@@ -86,8 +86,9 @@ def write(config: ModelConfig) -> dict[str, Any]:
     """`rope_parameters` with which stock transformers turns queries and keys the same way.
 
     Example:
-      >>> config = ModelConfig(family="gpt_neox", layers=2, heads=2, kv_heads=2, head_dim=4, width=8,
-      ...                      neurons=16, vocab=11, context=5, positions="rope", rotary_dim=2)
+      >>> config = ModelConfig(family="gpt_neox", layers=2, heads=2, kv_heads=2, head_dim=4,
+      ...                      width=8, neurons=16, vocab=11, context=5, positions="rope",
+      ...                      rotary_dim=2)
       >>> write(config)
       {'rope_theta': 10000.0, 'rope_type': 'default', 'partial_rotary_factor': 0.5}
     """

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxcompress import tree
 from jaxcompress.models.config import ModelConfig
+from jaxcompress.models.products import einsum
 from jaxcompress.types import Senders
 
 __all__ = ["Points", "Pulls", "contract"]
@@ -114,7 +115,7 @@ def _block(config, norm, params, delta, pulls, points, per_position) -> jax.Arra
     spec = "rbtm,sbtm->trs" if per_position else "rbtm,sbtm->rs"
 
     def products(gradients: jax.Array, changes: jax.Array) -> jax.Array:
-        out = _einsum(spec, gradients, changes).astype(jnp.float32)
+        out = einsum(spec, gradients, changes).astype(jnp.float32)
         return jnp.pad(out, [(0, 0)] * (out.ndim - 1) + [(0, columns - out.shape[-1])])
 
     changes, rows = delta.embed[None], []
@@ -123,7 +124,7 @@ def _block(config, norm, params, delta, pulls, points, per_position) -> jax.Arra
         kernels = {part: _wide(config, p["attn"][part]["kernel"], part) for part in p["attn"]}
         gradients = jnp.concatenate(
             [
-                _einsum("bthd,mhd->hbtm", getattr(pulls, part)[i], kernels[part])
+                einsum("bthd,mhd->hbtm", getattr(pulls, part)[i], kernels[part])
                 for part in ("query", "key", "value")
             ]
         )
@@ -131,7 +132,7 @@ def _block(config, norm, params, delta, pulls, points, per_position) -> jax.Arra
             gradients = _pull(norm, p.get("attn_norm", {}), points.attn[i], gradients)
         rows.append(products(gradients, changes))
         entering = changes
-        heads = _einsum("bthd,hdm->hbtm", delta.heads[i], kernels["output"])
+        heads = einsum("bthd,hdm->hbtm", delta.heads[i], kernels["output"])
         changes = jnp.concatenate([changes, heads])
         if config.post_norm:
             changes = _push(norm, p.get("attn_norm", {}), points.attn[i], changes)
@@ -142,10 +143,6 @@ def _block(config, norm, params, delta, pulls, points, per_position) -> jax.Arra
             changes = _push(norm, p.get("mlp_norm", {}), points.mlp[i], changes)
     rows.append(products(pulls.logits[None], changes))
     return jnp.concatenate(rows, axis=-2)
-
-
-def _einsum(spec: str, *operands: jax.Array) -> jax.Array:
-    return jnp.einsum(spec, *operands, precision=jax.lax.Precision.HIGHEST)
 
 
 def _wide(config: ModelConfig, kernel: jax.Array, part: str) -> jax.Array:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxcompress.models.config import ModelConfig
-from jaxcompress.models.layers import Norm, einsum
+from jaxcompress.models.products import einsum
 
 __all__ = ["Copies"]
 
@@ -25,8 +25,8 @@ class _Segment(NamedTuple):
 class Copies:
     """What every receiver reads, from what has been written so far; lives only while tracing."""
 
-    def __init__(self, config: ModelConfig, mask: jax.Array) -> None:
-        self.config, self.mask = config, mask
+    def __init__(self, norm: Callable[[Any, jax.Array], jax.Array], mask: jax.Array) -> None:
+        self._norm, self.mask = norm, mask
         self.closed: list[_Segment] = []
         self.open: _Segment | None = None
         self.column = 0
@@ -56,7 +56,7 @@ class Copies:
         x: Any = None
         for segment in self.closed:
             x = self._with(x, segment, rows)
-            x = Norm(self.config).apply({"params": segment.norm}, x)
+            x = self._norm(segment.norm, x)
         return x if self.open is None else self._with(x, self.open, rows)
 
     def _with(self, x: Any, segment: _Segment, rows: jax.Array) -> jax.Array:

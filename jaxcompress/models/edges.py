@@ -35,11 +35,11 @@ from jaxcompress.models.layers import (
     Norm,
     Unembed,
     affine,
-    einsum,
     take,
 )
 from jaxcompress.models.positions import positions as token_positions
 from jaxcompress.models.positions import sight
+from jaxcompress.models.products import einsum
 from jaxcompress.types import Output, Senders
 
 __all__ = ["Edges"]
@@ -137,7 +137,7 @@ class Edges:
         check.shape("mask", mask, [self.shape, lead + self.shape])
         mask = mask if mask.ndim == 3 else mask[None]
         seen = sight(self.config, attention_mask, tokens.shape[1], 0)
-        copies = Copies(self.config, mask)
+        copies = Copies(_norm_of(self.config), mask)
         embed = _embed(self.config, params, tokens, attention_mask)
         start = jnp.broadcast_to(base.embed, embed.shape)
         copies.write(start, (embed - start)[None])

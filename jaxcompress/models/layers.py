@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from jaxcompress.models.config import LayerSize, ModelConfig
 from jaxcompress.models.control import LayerControl, Sight, rotate
+from jaxcompress.models.products import einsum
 
 __all__ = [
     "MLP",
@@ -25,7 +26,6 @@ __all__ = [
     "Norm",
     "Unembed",
     "affine",
-    "einsum",
     "gated",
     "take",
 ]
@@ -37,16 +37,6 @@ _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": jax.nn.relu,
     "silu": jax.nn.silu,
 }
-
-
-def einsum(spec: str, *operands: jax.Array) -> jax.Array:
-    """`jnp.einsum` in full precision: on GPU and TPU the default rounds float32 inputs.
-
-    Example:
-      >>> einsum("tm,m->t", jnp.eye(2), jnp.arange(2.0)).tolist()
-      [0.0, 1.0]
-    """
-    return jnp.einsum(spec, *operands, precision=jax.lax.Precision.HIGHEST)
 
 
 def gated(x: jax.Array, gate: Any, edit: Any) -> jax.Array:
