@@ -228,6 +228,20 @@ def uneven():
     return prune.shrink(whole, Gates.off(whole.config, heads=[(0, 1)], neurons=[(1, 2)]))
 
 
+def test_an_adapter_on_layers_of_different_sizes(tmp_path):
+    """A pruned model is taught again by an adapter, which its own directory and the merged take."""
+    io.save(uneven(), tmp_path / "small", form="native")
+    settings = {"steps": 2, "rank": 2, "batch": 4, "merged": str(tmp_path / "merged")}
+    config = LoraConfig(**settings, data=DATA, optimizer=OptimizerConfig(warmup=0))
+    record = adapt(str(tmp_path / "small"), tmp_path / "adapter", config)
+    small, done = io.load(tmp_path / "small"), io.load(tmp_path / "merged")
+    assert record["loss"]["after"] < record["loss"]["before"]
+    assert done.config == small.config
+    adapter, tokens = io.load_adapter(small, tmp_path / "adapter"), np.arange(6)[None]
+    got = small.apply(small.params, tokens, lora=adapter).logits
+    np.testing.assert_allclose(got, done.apply(done.params, tokens).logits, atol=1e-5)
+
+
 def test_shapes_that_are_even_and_not_stock(folder, tmp_path):
     """Three heads for a width of eight: jaxcompress can hold them, GPT-2's configuration cannot."""
     odd = tiny(heads=3, kv_heads=3)

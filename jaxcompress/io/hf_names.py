@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxcompress import check
 from jaxcompress.models.config import ModelConfig
 
 __all__ = ["BASES", "Slot", "ignored", "slots"]
@@ -189,13 +190,16 @@ _IGNORED = {
 def slots(config: ModelConfig) -> list[Slot]:
     """All tensors of a checkpoint of this configuration.
 
+    Raises:
+      ValueError: for a family that has no such checkpoints.
+
     Example:
       >>> config = ModelConfig(family="gpt2", layers=2, heads=2, kv_heads=2, head_dim=4, width=8,
       ...                      neurons=16, vocab=11, context=5)
       >>> [slot.name for slot in slots(config)][:3]
       ['transformer.wte.weight', 'transformer.wpe.weight', 'transformer.h.{l}.ln_1.weight']
     """
-    return list(_FAMILIES[config.family](config))
+    return list(_FAMILIES[check.known("config.family", config.family, _FAMILIES)](config))
 
 
 def ignored(config: ModelConfig) -> tuple[str, ...]:

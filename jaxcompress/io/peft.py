@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from jaxcompress import check, tree
 from jaxcompress.files import atomic_directory
-from jaxcompress.io import hf_config, hf_names, peft_config, peft_modules, provenance, safetensors
+from jaxcompress.io import hf_names, peft_config, peft_modules, provenance, safetensors
 from jaxcompress.io.checkpoint import fingerprint
 from jaxcompress.io.peft_modules import Edit
 from jaxcompress.lora.adapters import Adapter
@@ -45,6 +45,9 @@ def save_adapter(
 ) -> None:
     """Writes `adapter_config.json` and `adapter_model.safetensors`, which PEFT loads.
 
+    The base may have a shape that stock transformers cannot load, such as layers of different
+    sizes: then PEFT cannot either, and the adapter is for `load_adapter` and for merging.
+
     Beside them `compression.json`, which PEFT does not look at, says of which values the base was
     and what kind of adapter was trained.
 
@@ -60,8 +63,8 @@ def save_adapter(
       compression: what else `compression.json` says, such as the recipe.
 
     Raises:
-      ValueError: if the directory is not empty, stock transformers cannot express the model, or the
-        adapter does not fit it, or edits what is no linear module of it.
+      ValueError: if the directory is not empty, the model's family has no names for its modules, or
+        the adapter does not fit it, or edits what is no linear module of it.
 
     Example:
       >>> import tempfile
@@ -125,7 +128,6 @@ def manifest(model: Model, adapter: Adapter) -> list[str]:
       >>> manifest(model, adapter)[0]
       'base_model.model.transformer.h.0.mlp.c_fc.lora_A.weight'
     """
-    hf_config.to_hf(model.config)
     jax.eval_shape(adapter.merged, model.params)  # refuses what does not fit
     slots = peft_modules.slots(model.config)
     known = {path for slot in slots for path in slot.paths}
@@ -172,7 +174,6 @@ def load_adapter(model: Model, directory: str | Path) -> Adapter:
       ...
       ValueError: nowhere/adapter_config.json: expected an adapter's configuration, got no such file
     """
-    hf_config.to_hf(model.config)
     directory = Path(directory)
     options = peft_config.read(directory / _CONFIG)
     base = (provenance.record_of(directory) or {}).get("base")

@@ -41,13 +41,35 @@ class Edit(NamedTuple):
 def slots(config: ModelConfig) -> list[hf_names.Slot]:
     """The tensors of a checkpoint that are the weights of linear modules.
 
+    Of layers of different sizes each has its own, but for matrices that have become empty.
+
+    Raises:
+      ValueError: for a family that has no such checkpoints.
+
     Example:
       >>> config = ModelConfig(family="gpt2", layers=2, heads=2, kv_heads=2, head_dim=4, width=8,
       ...                      neurons=16, vocab=11, context=5)
       >>> len(slots(config))
       4
     """
-    return [slot for slot in hf_names.slots(config) if layout_of(slot.paths[0]) is not None]
+    found = [slot for slot in hf_names.slots(config) if layout_of(slot.paths[0]) is not None]
+    if config.stacked:
+        return found
+    return [one for slot in found for one in (_apart(slot, config) if slot.layered else [slot])]
+
+
+def _apart(slot: hf_names.Slot, config: ModelConfig) -> list[hf_names.Slot]:
+    """A slot for each layer that has something in it."""
+    attention = "/attn/" in slot.paths[0]
+    return [
+        slot._replace(
+            name=slot.name.format(l=i),
+            paths=tuple(path.replace("blocks/", f"blocks/{i}/", 1) for path in slot.paths),
+            heads=slot.heads and size.heads,
+        )
+        for i, size in enumerate(config.layer_sizes)
+        if (size.heads if attention else size.neurons)
+    ]
 
 
 def names(slot: hf_names.Slot, config: ModelConfig) -> list[str]:

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import functools
 import json
+import re
 import warnings
 
 import jax
@@ -14,8 +15,9 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from jaxcompress import io, lora, tree
+from jaxcompress import io, lora, prune, tree
 from jaxcompress.io import peft as ours
+from jaxcompress.models import Gates
 from tests import families
 from tests.lora import examples
 from tests.torch_models import logits, torch_model
@@ -352,6 +354,27 @@ def test_what_is_written_is_checked(bases, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("variant", ["dora", "pissa"])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "gpt_neox"])
+def test_layers_of_different_sizes_keep_their_names(tmp_path, name, variant):
+    whole = families.model(name)
+    gates = Gates.off(whole.config, heads=[(0, 0), (1, 2), (1, 3)], neurons=[(1, 2)], attns=[2])
+    model = prune.shrink(whole, gates)
+    assert not model.config.stacked and model.config.layer_sizes[2].heads == 0
+    adapter = examples.adapter(model.params, {"*/kernel": 1}, variant=variant)
+    io.save_adapter(model, adapter, tmp_path / "adapter")
+    names = ours.manifest(model, adapter)
+    last = "layers.2.self_attn|h.2.attn|layers.2.attention"
+    assert not any(re.search(last, one) for one in names)
+    back = io.load_adapter(model, tmp_path / "adapter")
+    expected = applied(model, adapter)
+    np.testing.assert_allclose(applied(model, back), expected, atol=1e-5)
+    assert np.abs(expected - model.apply(model.params, TOKENS).logits).max() > 0.1
+    wrong = pytest.raises(ValueError, match=r"lora_\w+.weight, transposed: expected shape")
+    with pytest.warns(UserWarning, match="a base of other values"), wrong:
+        io.load_adapter(whole, tmp_path / "adapter")
+
+
 def test_adapters_that_cannot_be_saved(bases, tmp_path):
     model, _ = bases("gpt2")
     adapter = examples.adapter(model.params, SPARSE)
@@ -361,10 +384,10 @@ def test_adapters_that_cannot_be_saved(bases, tmp_path):
     io.save_adapter(model, adapter, tmp_path, overwrite=True)
     with pytest.raises(ValueError, match=r"\['a'\]: expected shape"):
         io.save_adapter(model, lora.stack([adapter, adapter]), tmp_path / "stacked")
-    uneven = families.model("uneven")
-    edit = examples.adapter(uneven.params, SPARSE)
-    with pytest.raises(ValueError, match="config.sizes: expected layers of one size"):
-        io.save_adapter(uneven, edit, tmp_path / "uneven")
+    research = families.model("research")
+    edit = examples.adapter(research.params, SPARSE)
+    with pytest.raises(ValueError, match="config.family: expected one of .*got 'research'"):
+        io.save_adapter(research, edit, tmp_path / "research")
     tables = {"rule": lambda path: lora.Layout() if path == "embed/tokens" else None}
     edit = lora.init(model.params, ["*"], rank=1, alpha=1, key=jax.random.key(0), **tables)
     with pytest.raises(
