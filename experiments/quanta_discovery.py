@@ -19,18 +19,16 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxcompress import check, io, runs
 from jaxcompress import config as configs
-from jaxcompress import io, runs
 from jaxcompress.models import Model, create
 from jaxcompress.narrow import clustering, contexts, quanta
 from jaxcompress.narrow import texts as sources
 from jaxcompress.narrow.contexts import Contexts
-from jaxcompress.report.blocks import blocks
+from jaxcompress.report.blocks import agreement, blocks
 from jaxcompress.report.page import Passage, publish
-from jaxcompress.report.sections import Section
 
 ROOT = Path(__file__).resolve().parents[1]
-SCORES = ("purity", "adjusted_rand")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Config:
       repeats: whether tokens that end a repeated trigram are kept (left out in the paper).
       clusters: numbers of clusters; the first is shown.
       examples: contexts shown for each cluster.
-      seed: of the texts, the choice of tokens and the clustering.
+      seeds: of the texts, the choice of tokens and the clustering; the first is shown.
       run: run folder.
     """
 
@@ -64,36 +62,38 @@ class Config:
     repeats: bool = True
     clusters: tuple[int, ...] = (7, 14, 28)
     examples: int = 8
-    seed: int = 0
+    seeds: int = 3
     run: str = "runs/quanta_discovery"
 
 
-def choose(config: Config, model: Model) -> Contexts:
+def choose(config: Config, model: Model, seed: int) -> Contexts:
     """Tokens that the model predicts well, equally many of each family."""
     if config.tokens is None:
         texts = sources.determined(
-            model.tokenizer, config.families, config.count, jax.random.key(config.seed)
+            model.tokenizer, config.families, config.count, jax.random.key(seed)
         )
     else:
         texts = sources.stored(config.tokens, context=config.context)
     return contexts.well_predicted(
         model.apply, model.params, texts,
-        count=config.count, limit=config.loss, repeats=config.repeats, seed=config.seed,
+        count=config.count, limit=config.loss, repeats=config.repeats, seed=seed,
     )  # fmt: skip
 
 
-def run(config: Config, model: Model, chosen: Contexts) -> tuple[list[dict[str, Any]], Any, Any]:
+def run(
+    config: Config, model: Model, chosen: Contexts, seed: int
+) -> tuple[list[dict[str, Any]], Any, Any]:
     """Rows of agreement, the similarities of each network, and the labels that are shown."""
-    control = create(model.config, key=jax.random.key(config.seed)).params
+    control = create(model.config, key=jax.random.key(seed)).params
     rows, similar, shown = [], {}, np.zeros(0)
     for name, params in (("trained", model.params), ("random weights", control)):
         cosine = quanta.cosines(model.apply, params, chosen.rows, chosen.places)
         similar[name] = clustering.angular(cosine)
         for count in config.clusters:
-            labels = clustering.clusters(similar[name], count, seed=config.seed)
+            labels = clustering.clusters(similar[name], count, seed=seed)
             shown = labels if not len(shown) else shown
             truth = clustering.agreement(labels, chosen.families)._asdict()
-            rows.append({"weights": name, "clusters": count} | truth)
+            rows.append({"weights": name, "clusters": count, "seed": seed} | truth)
     return rows, similar, shown
 
 
@@ -117,28 +117,26 @@ def passages(config: Config, model: Model, chosen: Contexts, labels: Any) -> dic
 def main() -> None:
     """Clusters, writes the page, prints the table."""
     config = configs.from_args(Config, ROOT / "configs" / "quanta_discovery" / "default.yaml")
-    folder = runs.start(ROOT / config.run, config, config.seed, overwrite=True)
-    model = io.load(config.model)
-    chosen = choose(config, model)
-    rows, similar, labels = run(config, model, chosen)
-    for row in rows:
-        runs.log(folder, **row)
-    known = config.tokens is None
+    folder = runs.start(ROOT / config.run, config, 0, overwrite=True)
+    model, known = io.load(config.model), config.tokens is None
+    shown: Any = None
+    rows: list[dict[str, Any]] = []
+    for seed in range(check.integer("seeds", config.seeds, 1)):
+        chosen = choose(config, model, seed)
+        own, similar, labels = run(config, model, chosen, seed)
+        for row in own:
+            runs.log(folder, **row)
+        shown = shown or (chosen, similar, labels)
+        rows += own if known else []
+    chosen, similar, labels = shown
     groups = chosen.families if known else [f"{label + 1:03d}" for label in labels]
     png = blocks(list(similar.items()), groups, unit="angular similarity of gradients")
-    columns = ("weights", "clusters", "purity", "adjusted Rand index")
-    cells = tuple(
-        (row["weights"], str(row["clusters"]), *(f"{row[name]:.3f}" for name in SCORES))
-        for row in rows if known
-    )  # fmt: skip
-    found = Section(columns, cells, "Of clusters against task families; 0 is chance for the index.")
+    caption = "Tokens ordered by family or cluster; of the first seed."
     told = publish(
         folder.directory,
         f"Quanta of {config.model}",
-        figures={
-            "similarity": (png, "similarity of gradients", "Tokens ordered by family or cluster.")
-        },
-        tables={"Clusters and task families": found},
+        figures={"similarity": (png, "similarity of gradients", caption)},
+        tables={"Clusters and task families": agreement(rows)},
         passages=passages(config, model, chosen, labels),
         config=configs.to_dict(config),
     )

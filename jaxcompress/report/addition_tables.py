@@ -54,17 +54,18 @@ def progress(steps: Any, found: Mapping[str, Any]) -> Section:
     return Section(("", "measured", "published, p = 113"), rows, "Losses in nats.")
 
 
-def sweep(rows: Sequence[Mapping[str, Any]]) -> tuple[bytes, Section]:
+def sweep(rows: Sequence[Mapping[str, Any]], steps: int) -> tuple[bytes, Section]:
     """Steps to generalise by fraction and weight decay: a figure, and a table.
 
     Args:
       rows: one for each network: `fraction`, `weight_decay`, and `grokked`, a step or `None`.
+      steps: of each.
 
     Returns:
-      A PNG, of the networks that got there, and a table of all.
+      A PNG, in which a network that did not get there stands at its last step, and a table.
 
     Example:
-      >>> sweep([{"fraction": 0.3, "weight_decay": 1.0, "grokked": None}])[1].rows
+      >>> sweep([{"fraction": 0.3, "weight_decay": 1.0, "grokked": None}], steps=40)[1].rows
       (('0.3', 'not reached'),)
     """
     decays = sorted({row["weight_decay"] for row in rows})
@@ -77,12 +78,11 @@ def sweep(rows: Sequence[Mapping[str, Any]]) -> tuple[bytes, Section]:
         ]
         cells.append((f"{fraction:g}", *texts))
     drawn = [
-        {**row, "decay": f"weight decay {row['weight_decay']:g}"}
+        {**row, "decay": f"weight decay {row['weight_decay']:g}", "until": row["grokked"] or steps}
         for row in rows
-        if row["grokked"] is not None
     ]
     png = curves(
-        drawn, x="fraction", y="grokked", by="decay",
+        drawn, x="fraction", y="until", by="decay",
         xlabel="fraction of the table trained on", ylabel="steps until test loss < 0.1 nats",
     )  # fmt: skip
     columns = ("fraction", *(f"weight decay {decay:g}" for decay in decays))

@@ -1,16 +1,18 @@
-"""A similarity matrix with its rows put together by group."""
+"""Similarity matrices with their rows put together by group, and what clusters know of groups."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxcompress import check
 from jaxcompress.report.drawing import INK, SIZE, canvas, png
+from jaxcompress.report.numbers import spread
+from jaxcompress.report.sections import Section
 
-__all__ = ["blocks"]
+__all__ = ["agreement", "blocks"]
 
 Matrices = Sequence[tuple[str, Any]]
 
@@ -63,3 +65,24 @@ def blocks(matrices: Matrices, groups: Sequence[str], *, unit: str = "") -> byte
     bar.set_label(unit, size=SIZE, color=INK)
     bar.ax.tick_params(labelsize=SIZE)
     return png(figure)
+
+
+def agreement(rows: Sequence[Mapping[str, Any]]) -> Section:
+    """How well clusters know task families: mean and range over seeds.
+
+    Args:
+      rows: `weights`, `clusters`, `purity` and `adjusted_rand`, one for each seed.
+
+    Example:
+      >>> row = {"weights": "trained", "clusters": 6, "purity": 0.5, "adjusted_rand": 0.25}
+      >>> agreement([row]).rows
+      (('trained', '6', '0.500', '0.250'),)
+    """
+    cells = []
+    for weights, count in dict.fromkeys((row["weights"], row["clusters"]) for row in rows):
+        mine = [row for row in rows if (row["weights"], row["clusters"]) == (weights, count)]
+        told = (spread([row[name] for row in mine]) for name in ("purity", "adjusted_rand"))
+        cells.append((weights, str(count), *told))
+    columns = ("weights", "clusters", "purity", "adjusted Rand index")
+    note = "Of clusters against task families, mean (range) over seeds; 0 is chance for the index."
+    return Section(columns, tuple(cells), note)
