@@ -4,8 +4,8 @@
     .venv/bin/python experiments/frontier.py            the built-in teacher and its descendants
     .venv/bin/python experiments/frontier.py --quick    seconds
 
-For every model: accuracy, parameters, FLOPs, latency and energy (where the device can be read), and
-the size of its circuits at one faithfulness, the heads that serve several tasks, and alignment.
+For every model: accuracy, cost (energy where the device can be read), the size of its circuits at
+one faithfulness, the heads that serve several tasks, and alignment.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcompress import circuits, finetune, io, measure, prune, runs, tasks
 from jaxcompress import config as configs
+from jaxcompress import finetune, io, lora, measure, prune, runs, tasks
 from jaxcompress.compress import PruneConfig, prune_gates
 from jaxcompress.judge import Judge
+from jaxcompress.mechanism import explained
 from jaxcompress.models import Model
 from jaxcompress.report.numbers import count, number, percent
 from jaxcompress.report.page import publish
@@ -37,6 +38,7 @@ COLUMNS = {
     "flops": ("FLOPs/token", count),
     "milliseconds": ("ms", number),
     "millijoules": ("mJ/token", number),
+    "tasks": ("tasks it can do", count),
     "edges": ("edges of a circuit", number),
     "edge_share": ("share of all edges", lambda share: percent(100 * share)),
     "heads": ("heads in circuits", count),
@@ -56,7 +58,7 @@ class Config:
       tasks: whose circuits are found.
       shares: of heads and neurons that are pruned from the teacher.
       prune: how; its sparsity is set to each share.
-      recover: how a pruned model is trained again.
+      recover: how a pruned model is trained again by its teacher; adapt: by an adapter, on text.
       faithfulness: that a circuit must reach.
       count: prompts of each task.
       seed: of the prompts.
@@ -69,6 +71,7 @@ class Config:
     shares: tuple[float, ...] = (0.25, 0.5)
     prune: PruneConfig = dataclasses.field(default_factory=PruneConfig)
     recover: finetune.DistillConfig = dataclasses.field(default_factory=finetune.DistillConfig)
+    adapt: finetune.LoraConfig = dataclasses.field(default_factory=finetune.LoraConfig)
     faithfulness: float = 0.8
     count: int = 32
     seed: int = 0
@@ -81,7 +84,7 @@ def models(config: Config) -> Iterator[tuple[str, str, Callable[[], Model]]]:
     for name in config.students:
         way = "from scratch" if "from-scratch" in name else "distilled"
         yield name, way, functools.partial(io.load, name)
-    for share, way in itertools.product(config.shares, ("pruned", "recovered")):
+    for share, way in itertools.product(config.shares, ("pruned", "recovered", "by LoRA")):
         yield f"{way} {share:.0%}", way, functools.partial(pruned, config, share, way)
 
 
@@ -89,6 +92,9 @@ def pruned(config: Config, share: float, way: str) -> Model:
     """The teacher without a share of its heads and neurons, trained again or not."""
     teacher, how = io.load(config.teacher), dataclasses.replace(config.prune, sparsity=share)
     small = prune.shrink(teacher, prune_gates(teacher, how, progress=False))
+    if way == "by LoRA":
+        adapter = finetune.adapted(small, config.adapt)
+        return small.replace(params=lora.merge(small.params, adapter))
     return finetune.distilled(teacher, small, config.recover) if way == "recovered" else small
 
 
@@ -98,37 +104,20 @@ def run(config: Config, folder: runs.Run) -> list[dict[str, Any]]:
     prompts = [tasks.get(name, teacher.tokenizer, config.count, key) for name in config.tasks]
     unrelated = {"other": io.load(config.students[-1])} if config.students else None
     judge = Judge(teacher, {"accuracy": prompts}, "accuracy", unrelated)
-    prompts = tasks.alike(prompts, teacher.config.context)
-    judged = functools.partial(everything, judge, prompts, config.faithfulness)
-    return [
-        runs.remember(folder, {"model": name, "way": way}, judged, make)
-        for name, way, make in models(config)
-    ]
+    alike = tasks.alike(prompts, teacher.config.context)
+    judged = functools.partial(everything, judge, alike, config.faithfulness)
+    named = [({"model": name, "way": way}, make) for name, way, make in models(config)]
+    return [runs.remember(folder, name, judged, make) for name, make in named]
 
 
 def everything(judge: Judge, prompts: Any, target: float, make: Any) -> dict[str, float]:
     """Size, cost, circuits, accuracy and alignment of a model."""
     model = make()
     spent = measure.cost(model, batch=16, length=min(32, model.config.context))
-    size = {"parameters": prune.parameters(model.config)}
-    size["flops"] = prune.flops_per_token(model.config, length=32)
-    size["milliseconds"] = 1e3 * spent.latency_seconds
-    size["millijoules"] = 1e3 * (spent.joules_per_token or np.nan)
+    flops, joules = prune.flops_per_token(model.config, length=32), spent.joules_per_token
+    size = {"parameters": prune.parameters(model.config), "flops": flops}
+    size |= {"milliseconds": 1e3 * spent.latency_seconds, "millijoules": 1e3 * (joules or np.nan)}
     return size | explained(model, prompts, target) | judge(model)
-
-
-def explained(model: Model, prompts: list[tasks.Prompts], target: float) -> dict[str, float]:
-    """Size of the circuits of the tasks that the model can do, and heads that several share."""
-    sizes, used = [], np.zeros((model.config.layers, model.config.heads))
-    for one in prompts:
-        scores = circuits.attribute(model, one, method="eap-ig")
-        if scores.clean.mean() > scores.corrupted.mean() + 0.1:
-            found, _ = circuits.smallest(model, one, scores, target)
-            sizes.append((len(found), found.share))
-            used += np.asarray(found.gates().heads)
-    edges, share = np.mean(sizes, axis=0) if sizes else (np.nan, np.nan)
-    heads, shared = (used > 0).sum(), (used > 1).sum()
-    return {"edges": edges, "edge_share": share, "heads": heads, "shared": shared}
 
 
 def main() -> None:
@@ -140,8 +129,10 @@ def main() -> None:
     found = Section(("model", *(name for name, _ in COLUMNS.values())), tuple(cells))
     shown = {key: COLUMNS[key][0] for key in ("accuracy", "edges", "shared", "alignment")}
     png = scatter(rows, x="parameters", by="way", label="model", measures=shown)
-    what = f"Circuits by EAP-IG at {config.faithfulness:.0%} faithfulness, mean over tasks."
     title = f"Cost and explanation of {config.teacher} and its descendants"
+    what = (
+        f"Circuits by EAP-IG at {config.faithfulness:.0%} faithfulness, mean over tasks it can do."
+    )
     figures, asked = {"frontier": (png, "Measures by parameters", what)}, configs.to_dict(config)
     print(publish(folder.directory, title, figures=figures, tables={"Models": found}, config=asked))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ from jaxcompress.report.grids import grids
 from jaxcompress.report.page import experiment_page, figure
 from jaxcompress.report.sections import Section
 
-__all__ = ["CircuitConfig", "circuit"]
+__all__ = ["CircuitConfig", "circuit", "explained"]
 
 _NODES = 16  # rows of the map of positions
 _ROLES = {
@@ -121,6 +122,39 @@ def circuit(
     where = _where(model, drawn[0], found, config) if config.positions and len(found) else None
     files.write_text(folder / "report.html", _page(found, record, curve, where, config))
     return record
+
+
+def explained(model: Model, prompts: Sequence[tasks.Prompts], target: float) -> dict[str, float]:
+    """How much there is to explain: circuits of the tasks that a model can do, and what they share.
+
+    Args:
+      model: any.
+      prompts: of each task.
+      target: faithfulness that circuits by EAP-IG must reach, on the prompts that scored them.
+
+    Returns:
+      `tasks` that it can do (`circuits.able`), mean `edges` and `edge_share` of their circuits (NaN
+      if there are none), `heads` in some circuit, and those in two or more, `shared`.
+
+    Example:
+      >>> from jaxcompress.tasks import get
+      >>> model = load("builtin:student")
+      >>> prompts = get("months", model.tokenizer, 4, jax.random.key(0))
+      >>> explained(model, [prompts], 0.8)["tasks"]
+      1
+    """
+    sizes, used = [], np.zeros((model.config.layers, model.config.heads))
+    for one in prompts:
+        scores = circuits.attribute(model, one, method="eap-ig")
+        if circuits.able(scores.clean, scores.corrupted):
+            found, _ = circuits.smallest(model, one, scores, target)
+            sizes.append((len(found), found.share))
+            used += np.asarray(found.gates().heads)
+    edges, share = np.mean(sizes, axis=0) if sizes else (np.nan, np.nan)
+    return {
+        "tasks": len(sizes), "edges": float(edges), "edge_share": float(share),
+        "heads": int((used > 0).sum()), "shared": int((used > 1).sum()),
+    }  # fmt: skip
 
 
 def _aligned(prompts: tasks.Prompts) -> np.ndarray:
