@@ -21,7 +21,7 @@ from jaxcompress import config as configs
 from jaxcompress import runs
 from jaxcompress.data.digits import digits
 from jaxcompress.report.curves import curves
-from jaxcompress.report.numbers import NA, quantity
+from jaxcompress.report.numbers import count, reached
 from jaxcompress.report.page import publish
 from jaxcompress.report.sections import Section
 from jaxcompress.train import recovery
@@ -101,16 +101,6 @@ def best(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return chosen
 
 
-def cell(rows: list[dict[str, Any]]) -> str:
-    """Median images over the seeds with the range, and how many seeds reached the target."""
-    found = np.array([row["test"] for row in rows])
-    reached = found[np.isfinite(found)]
-    if len(reached) < len(found) / 2:
-        return f"{NA} ({len(reached)}/{len(found)})"
-    text = f"{quantity(float(np.median(found)), '')} [{reached.min():.0f}, {reached.max():.0f}]"
-    return text if len(reached) == len(found) else f"{text} ({len(reached)}/{len(found)})"
-
-
 def main() -> None:
     """Runs, draws, writes the page, prints the table."""
     config = configs.from_args(Config, ROOT / "configs" / "digits" / "default.yaml")
@@ -124,15 +114,14 @@ def main() -> None:
         x="neurons", y="test", by="method", control="random",
         xlabel="hidden neurons", ylabel=f"training images until {config.target:.0%} correct",
     )  # fmt: skip
-    cells = [
-        (method, *(
-            cell([r for r in chosen if (r["method"], r["neurons"]) == (method, size)])
-            for size in config.sizes
-        ))
-        for method in dict.fromkeys(row["method"] for row in chosen)
-    ]  # fmt: skip
+    cells = []
+    for method in dict.fromkeys(row["method"] for row in chosen):
+        sizes = [[r["test"] for r in chosen if (r["method"], r["neurons"]) == (method, size)]
+                 for size in config.sizes]  # fmt: skip
+        cells.append((method, *(reached(images, count) for images in sizes)))
     columns = ("method", *(f"{size} neurons" for size in config.sizes))
-    found = Section(columns, tuple(cells), "Median over seeds [range]; (seeds that reached it).")
+    note = "Median over seeds, and the range of those that reached it."
+    found = Section(columns, tuple(cells), note)
     names = ", ".join(map(str, config.classes))
     what = f"Training images until {config.target:.0%} of {names} are known"
     caption = "Mean over the seeds that reached the target, with the range as a band."

@@ -22,7 +22,7 @@ from jaxcompress import config as configs
 from jaxcompress import runs
 from jaxcompress.narrowing import Narrowing, Network, narrow, read
 from jaxcompress.report.curves import curves
-from jaxcompress.report.numbers import spread
+from jaxcompress.report.numbers import reached, spread
 from jaxcompress.report.page import publish
 from jaxcompress.report.sections import Section
 
@@ -66,9 +66,8 @@ def needed(rows: list[dict[str, Any]], method: str, size: str) -> str:
         chosen = [r for r in rows if r["size"] == size and r["seed"] == seed]
         ends = [r["code"] for r in chosen if r["method"] == "scratch" and r["last"]]
         own = [(r["tokens"], r["code"]) for r in chosen if r["method"] == method]
-        reached = [tokens for tokens, code in own if ends and code <= ends[0]]
-        found.append(min(reached) / 1e3 if reached else np.inf)
-    return "never" if np.isinf(found).any() else f"{np.mean(found):.0f}"
+        found.append(min((t / 1e3 for t, code in own if ends and code <= ends[0]), default=None))
+    return reached(found, "{:.0f}".format)
 
 
 def frontier(rows: list[dict[str, Any]]) -> bytes:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import statistics
+from collections.abc import Callable, Sequence
 from typing import Any
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "percent",
     "quantity",
     "ratio",
+    "reached",
     "real",
     "spread",
 ]
@@ -139,6 +141,27 @@ def p_value(value: Any) -> str:
     if value is None:
         return "p n/a"
     return "p < 0.001" if value < 0.001 else f"p = {number(value, 2)}"
+
+
+def reached(values: Sequence[Any], form: Callable[[float], str] = "{:g}".format) -> str:
+    """Median of repeats, of which some may never have got there, and the range of those that did.
+
+    Args:
+      values: one for each repeat; `None`, NaN or infinity for never, which counts as the largest.
+      form: a number as text.
+
+    Example:
+      >>> reached([5, 3, None]), reached([3, None, None]), reached([None]), reached([3])
+      ('5 (3 to 5, 1 never)', 'never (3 to 3, 2 never)', 'never', '3')
+    """
+    found = sorted(value for value in map(real, values) if value is not None)
+    never = len(values) - len(found)
+    if not found or len(values) == 1:
+        return form(found[0]) if found else "never"
+    middle = statistics.median([*found, *[math.inf] * never])
+    gone = f", {never} never" if never else ""
+    said = form(middle) if math.isfinite(middle) else "never"
+    return f"{said} ({form(found[0])} to {form(found[-1])}{gone})"
 
 
 def spread(values: Sequence[float], digits: int = 3) -> str:

@@ -11,7 +11,7 @@ from jaxcompress.narrow.scaling import wilson
 from jaxcompress.narrow.skills import fewest
 from jaxcompress.report.curves import curves
 from jaxcompress.report.networks import Drawn, networks
-from jaxcompress.report.numbers import NA, spread
+from jaxcompress.report.numbers import NA, reached, spread
 from jaxcompress.report.sections import Section
 
 __all__ = ["accuracy", "converged", "fewest_neurons", "locality", "weights"]
@@ -81,15 +81,7 @@ def _least(rows: list[Mapping[str, Any]], threshold: float) -> str:
         chosen = [row for row in rows if row["seed"] == seed]
         counts = [row["kept"] for row in chosen], [row["accuracy"] for row in chosen]
         found.append(fewest(*counts, threshold=threshold))
-    there = [value for value in found if np.isfinite(value)]
-    if not found:
-        return NA
-    if not there:
-        return "never"
-    middle = float(np.median([value if np.isfinite(value) else np.inf for value in found]))
-    never = f", {len(found) - len(there)} never" if len(there) < len(found) else ""
-    said = f"{middle:g}" if np.isfinite(middle) else "never"
-    return f"{said} ({min(there):g} to {max(there):g}{never})"
+    return reached(found) if found else NA
 
 
 def weights(drawn: Mapping[str, Drawn], *, atoms: int, size: int) -> bytes:
