@@ -68,14 +68,15 @@ def load(source: str | Path, *, dtype: Literal["float32", "bfloat16"] = "float32
         raise check.fail(str(path), "a JSON object", type(raw).__name__)
     check.known("dtype", dtype, ("float32", "bfloat16"))
     archive = safetensors.Archive(directory)
-    if raw.get("model_type") == native.MODEL_TYPE:
+    ours = raw.get("model_type") == native.MODEL_TYPE
+    if ours:
         config = dataclasses.replace(native.from_raw(raw, str(path)), dtype=dtype)
         params = native.read(config, archive)
     else:
         config = _with_head(hf_config.from_hf(raw, str(path)), archive.names)
         config = dataclasses.replace(config, dtype=dtype)
         params = _read(config, archive)
-    return create(config, params, tokenizer=_tokenizer(directory), name=str(source))
+    return create(config, params, tokenizer=_tokenizer(directory, ours), name=str(source))
 
 
 def resolve(source: str | Path) -> Path:
@@ -268,12 +269,16 @@ def _pooler_shapes(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def _tokenizer(directory: Path) -> Any:
+def _tokenizer(directory: Path, ours: bool) -> Any:
     if not any((directory / name).exists() for name in _TOKENIZER_FILES):
         return None
     import transformers
 
+    # Our own config.json says nothing of tokenizers, and transformers warns of what it does not know.
+    options = {"config": transformers.PretrainedConfig()} if ours else {}
     try:
-        return transformers.AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+        return transformers.AutoTokenizer.from_pretrained(
+            directory, trust_remote_code=False, **options
+        )
     except Exception as error:  # whatever the tokenizer's own parser raises
         raise check.fail(str(directory), "a readable tokenizer", error) from None
