@@ -58,7 +58,8 @@ class Config:
       tasks: whose circuits are found.
       shares: of heads and neurons that are pruned from the teacher.
       prune: how; its sparsity is set to each share.
-      recover: how a pruned model is trained again by its teacher; adapt: by an adapter, on text.
+      recover: how a pruned model is trained again by its teacher.
+      adapt: how instead by an adapter on the right answers.
       faithfulness: that a circuit must reach.
       count: prompts of each task.
       seed: of the prompts.

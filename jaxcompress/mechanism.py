@@ -124,7 +124,7 @@ def circuit(
     return record
 
 
-def explained(model: Model, prompts: Sequence[tasks.Prompts], target: float) -> dict[str, float]:
+def explained(model: Model, prompts: Sequence[tasks.Prompts], target: float) -> dict[str, Any]:
     """How much there is to explain: circuits of the tasks that a model can do, and what they share.
 
     Args:

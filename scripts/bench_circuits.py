@@ -299,11 +299,11 @@ def lens() -> str:
     """What TransformerLens says when it is asked for edges: it declares them before it has them."""
     if importlib.util.find_spec("transformer_lens") is None:
         return "TransformerLens is not installed"
-    patching = importlib.import_module("transformer_lens.tools.analysis.attribution_patching")
     name = f"TransformerLens {importlib.metadata.version('transformer-lens')}"
     try:
+        patching = importlib.import_module("transformer_lens.tools.analysis.attribution_patching")
         patching.EdgeAttributionConfig(granularity="edge")
-    except NotImplementedError as error:
+    except (ImportError, AttributeError, NotImplementedError) as error:
         return f"{name} scores no edges, so none are timed: {error}"
     return f"{name} scores edges, which this benchmark does not time yet"
 

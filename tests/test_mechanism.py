@@ -12,7 +12,7 @@ import pytest
 import jaxcompress as jc
 from jaxcompress import mechanism
 from jaxcompress.circuits import Circuit
-from jaxcompress.mechanism import CircuitConfig, circuit
+from jaxcompress.mechanism import CircuitConfig, circuit, explained
 
 pytestmark = pytest.mark.slow
 
@@ -60,6 +60,18 @@ def test_what_is_said_of_a_circuit_is_measured_on_prompts_that_did_not_choose_it
     assert found["clean"] == pytest.approx(curves[0].clean, rel=1e-5)
     assert (found["cpr"], found["cmd"]) == pytest.approx((curves[0].cpr, curves[1].cmd), rel=1e-4)
     assert abs(curves[0].cmd - curves[1].cmd) > 1e-3
+
+
+def test_how_much_there_is_to_explain():
+    model = jc.load("builtin:student")
+    prompts = jc.tasks.get("months", model.tokenizer, 4, jax.random.key(0))
+    twice = explained(model, [prompts, prompts], 0.8)
+    assert twice["tasks"] == 2 and 0 < twice["edges"] < 60
+    assert twice["shared"] == twice["heads"] > 0  # the same circuit both times
+    zeros = model.replace(params=jax.tree.map(np.zeros_like, model.params))
+    none = explained(zeros, [prompts], 0.8)
+    assert np.isnan(none.pop("edges")) and np.isnan(none.pop("edge_share"))
+    assert none == {"tasks": 0, "heads": 0, "shared": 0}
 
 
 def test_prompts_that_are_aligned_stand_together():

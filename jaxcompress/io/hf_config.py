@@ -14,6 +14,7 @@ __all__ = ["from_hf", "to_hf"]
 
 _ACTIVATIONS = {
     "gelu": "gelu",
+    "gelu_fast": "gelu_tanh",
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
     "relu": "relu",
@@ -32,11 +33,10 @@ _HARMLESS = {
     "dtype", "embd_pdrop", "eos_token_id", "finetuning_task", "gradient_checkpointing",
     "hidden_dropout", "hidden_dropout_prob", "id2label", "initializer_range", "label2id",
     "model_type", "n_ctx", "n_special", "num_labels", "output_attentions", "output_hidden_states",
-    "output_past",
-    "pad_token_id", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers",
-    "pooler_size_per_head", "pooler_type", "predict_special_tokens", "prefix", "problem_type",
-    "qa_dropout", "resid_pdrop", "return_dict", "sep_token_id", "seq_classif_dropout",
-    "sinusoidal_pos_embds", "summary_activation", "summary_first_dropout",
+    "output_past", "pad_token_id", "pooler_fc_size", "pooler_num_attention_heads",
+    "pooler_num_fc_layers", "pooler_size_per_head", "pooler_type", "predict_special_tokens",
+    "prefix", "problem_type", "qa_dropout", "resid_pdrop", "return_dict", "sep_token_id",
+    "seq_classif_dropout", "sinusoidal_pos_embds", "summary_activation", "summary_first_dropout",
     "summary_proj_to_labels", "summary_type", "summary_use_proj", "task_specific_params",
     "tie_weights_", "tokenizer_class", "torch_dtype", "torchscript", "transformers_version",
     "unk_token_id", "use_bfloat16", "use_cache", "xla_device",
@@ -305,6 +305,9 @@ def to_hf(config: ModelConfig, extra: Mapping[str, Any] | None = None) -> dict[s
     if config.family == "llama" and config.width % config.heads:
         expected = f"a divisor of the width ({config.width}), as stock Llama demands"
         raise check.fail("config.heads", expected, config.heads)
+    if config.family == "gpt_neox" and config.head_dim * config.heads != config.width:
+        expected = f"width / heads ({config.width} / {config.heads}), as stock GPT-NeoX demands"
+        raise check.fail("config.head_dim", expected, config.head_dim)
     family = _FAMILIES[config.family]
     raw: dict[str, Any] = {"model_type": config.family, "architectures": [family.architecture]}
     for ours, theirs in family.keys.items():
@@ -312,7 +315,7 @@ def to_hf(config: ModelConfig, extra: Mapping[str, Any] | None = None) -> dict[s
     activation = family.keys["activation"]
     raw[activation] = _TO_HF_ACTIVATION[config.activation]
     if config.family in hf_rope.KEYS:
-        raw["rope_parameters"] = hf_rope.write(config)
+        raw |= hf_rope.write(config)
     if config.family == "bert" and config.head == "none":
         raw["architectures"] = ["BertModel"]
     if config.family == "distilbert" and config.head == "none":

@@ -175,8 +175,8 @@ _IGNORED = {
     "gpt2": (r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias",),
     "llama": (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq", r"rotary_emb\.inv_freq"),
     "gpt_neox": (
-        r"gpt_neox\.layers\.\d+\.attention\.((masked_)?bias|rotary_emb\.inv_freq)",
-        r"gpt_neox\.rotary_emb\.inv_freq",
+        r"(gpt_neox\.)?layers\.\d+\.attention\.((masked_)?bias|rotary_emb\.inv_freq)",
+        r"(gpt_neox\.)?rotary_emb\.inv_freq",
     ),
     "bert": (
         r"(bert\.)?embeddings\.position_ids",

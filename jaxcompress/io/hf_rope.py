@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,10 +11,12 @@ from jaxcompress.models.config import ModelConfig, RopeScaling
 
 __all__ = ["KEYS", "read", "write"]
 
+_SHARE = ("rotary_pct", "partial_rotary_factor")
+_BASE = ("rotary_emb_base", "rope_theta")
 # Version 5 of transformers has rope_parameters, version 4 had the others.
 KEYS = {
     "llama": {"rope_parameters", "rope_scaling", "rope_theta"},
-    "gpt_neox": {"rope_parameters", "rope_scaling", "rotary_emb_base", "rotary_pct"},
+    "gpt_neox": {"rope_parameters", "rope_scaling", *_SHARE, *_BASE},
 }
 """The keys of each family that has rotary positions."""
 
@@ -37,26 +40,16 @@ def read(raw: Mapping[str, Any], head_dim: int, where: str = "config.json") -> d
       ValueError: for a kind of scaling, a key or a value that is not implemented, naming it.
 
     Example:
-      >>> read({"model_type": "gpt_neox", "rotary_pct": 0.25}, 64)["rotary_dim"]
-      16
+      >>> read({"model_type": "gpt_neox", "rotary_pct": 0.5}, 64)["rotary_dim"]
+      32
     """
     rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
     if not isinstance(rope, Mapping):
         raise check.fail(f"{where}: rope_scaling", "a JSON object", repr(rope))
-    rope = dict(rope)
-    found: dict[str, Any] = {}
-    theta = "rope_theta"
+    rope, found = dict(rope), {}
     if raw.get("model_type") == "gpt_neox":
-        share = _number(rope.pop("partial_rotary_factor", raw.get("rotary_pct", 0.25)),
-                        "rotary_pct", where)  # fmt: skip
-        turned = int(head_dim * share)
-        if not 0 < turned <= head_dim:
-            expected = f"a share that turns 1 to {head_dim} numbers of a head"
-            raise check.fail(f"{where}: rotary_pct", expected, share)
-        found["rotary_dim"] = 0 if turned == head_dim else turned
-        theta = "rotary_emb_base"
-    base = rope.pop("rope_theta", raw.get(theta, 10000.0))
-    found["rope_theta"] = _number(base, theta, where)
+        found["rotary_dim"] = _turned(_take(_SHARE, 0.25, raw, rope, where), head_dim, where)
+    found["rope_theta"] = _take(_BASE, 10000.0, raw, rope, where)
     kind = rope.pop("rope_type", rope.pop("type", "default"))
     rope.pop("type", None)
     if kind not in ("default", "llama3"):
@@ -65,6 +58,27 @@ def read(raw: Mapping[str, Any], head_dim: int, where: str = "config.json") -> d
     if rope:
         raise check.fail(f"{where}: rope_scaling", "only keys that are implemented", sorted(rope))
     return found
+
+
+def _take(
+    names: tuple[str, ...], default: float, raw: Mapping[str, Any], rope: dict[str, Any], where: str
+) -> float:
+    """A number that goes by several names, within the rotary parameters or beside them."""
+    inner = {name: rope.pop(name) for name in names if name in rope}
+    said = {name: raw[name] for name in names if raw.get(name) is not None} | inner
+    values = {name: _number(value, name, where) for name, value in said.items()}
+    if len(set(values.values())) > 1:
+        raise check.fail(f"{where}: {' and '.join(values)}", "one value", list(values.values()))
+    return next(iter(values.values()), default)
+
+
+def _turned(share: float, head_dim: int, where: str) -> int:
+    """How many numbers of a head turn; 0 for all."""
+    turned = int(head_dim * share)
+    if not 0 < turned <= head_dim:
+        expected = f"a share that turns 1 to {head_dim} numbers of a head"
+        raise check.fail(f"{where}: rotary_pct", expected, share)
+    return 0 if turned == head_dim else turned
 
 
 def _llama3(rope: dict[str, Any], where: str) -> RopeScaling:
@@ -83,19 +97,24 @@ def _number(value: Any, key: str, where: str) -> float:
 
 
 def write(config: ModelConfig) -> dict[str, Any]:
-    """`rope_parameters` with which stock transformers turns queries and keys the same way.
+    """The keys with which stock transformers, 4 or 5, turns queries and keys the same way.
 
     Example:
-      >>> config = ModelConfig(family="gpt_neox", layers=2, heads=2, kv_heads=2, head_dim=4,
-      ...                      width=8, neurons=16, vocab=11, context=5, positions="rope",
-      ...                      rotary_dim=2)
-      >>> write(config)
-      {'rope_theta': 10000.0, 'rope_type': 'default', 'partial_rotary_factor': 0.5}
+      >>> config = ModelConfig(family="llama", layers=2, heads=2, kv_heads=2, head_dim=4, width=8,
+      ...                      neurons=16, vocab=11, context=5, positions="rope")
+      >>> write(config)["rope_parameters"]
+      {'rope_theta': 10000.0, 'rope_type': 'default'}
     """
     rope: dict[str, Any] = {"rope_theta": config.rope_theta, "rope_type": "default"}
-    if config.family == "gpt_neox":
-        rope["partial_rotary_factor"] = config.rotated / config.head_dim
+    scaling = None
     if config.rope_scaling is not None:
         values = {theirs: getattr(config.rope_scaling, ours) for ours, theirs in _LLAMA3.items()}
-        rope |= {"rope_type": "llama3"} | values
-    return rope
+        scaling = {"rope_type": "llama3"} | values
+        rope |= scaling
+    if config.family != "gpt_neox":
+        return {"rope_parameters": rope, "rope_theta": config.rope_theta, "rope_scaling": scaling}
+    share = config.rotated / config.head_dim
+    if int(config.head_dim * share) != config.rotated:  # they round down
+        share = math.nextafter(share, 1)
+    rope["partial_rotary_factor"] = share
+    return {"rope_parameters": rope, "rotary_emb_base": config.rope_theta, "rotary_pct": share}

@@ -274,7 +274,7 @@ def _tokenizer(directory: Path, ours: bool) -> Any:
         return None
     import transformers
 
-    # Our own config.json says nothing of tokenizers, and transformers warns of what it does not know.
+    # Our config.json says nothing of tokenizers, and transformers warns of a type it cannot know.
     options = {"config": transformers.PretrainedConfig()} if ours else {}
     try:
         return transformers.AutoTokenizer.from_pretrained(

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcompress import check
 from jaxcompress.io import hf_names
 from jaxcompress.lora.adapters import Adapter, Spec
 from jaxcompress.lora.variants import norms
@@ -44,7 +45,8 @@ def slots(config: ModelConfig) -> list[hf_names.Slot]:
     Of layers of different sizes each has its own, but for matrices that have become empty.
 
     Raises:
-      ValueError: for a family that has no such checkpoints.
+      ValueError: for a family that has no such checkpoints, and for queries that share keys in one
+        that keeps queries, keys and values in one tensor.
 
     Example:
       >>> config = ModelConfig(family="gpt2", layers=2, heads=2, kv_heads=2, head_dim=4, width=8,
@@ -53,6 +55,10 @@ def slots(config: ModelConfig) -> list[hf_names.Slot]:
       4
     """
     found = [slot for slot in hf_names.slots(config) if layout_of(slot.paths[0]) is not None]
+    shared = any(size.heads != size.kv_heads for size in config.layer_sizes)
+    if shared and any(len(slot.paths) > 1 for slot in found):
+        expected = f"as many as heads, as {config.family} keeps both in one tensor"
+        raise check.fail("config.kv_heads", expected, config.kv_heads)
     if config.stacked:
         return found
     return [one for slot in found for one in (_apart(slot, config) if slot.layered else [slot])]

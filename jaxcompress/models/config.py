@@ -146,7 +146,8 @@ class ModelConfig:
                 raise check.fail("config.heads", "a multiple of kv_heads", got)
             if size.heads > self.heads or size.neurons > self.neurons:
                 raise check.fail(f"config.sizes[{i}]", "no more than the model's size", size)
-        check.integer("config.rotary_dim", self.rotary_dim, 0, self.head_dim)
+        most = self.head_dim - 1 if self.positions == "rope" else 0  # 0 is the one way to say all
+        check.integer("config.rotary_dim", self.rotary_dim, 0, most)
         if self.positions == "rope" and self.rotated % 2:
             name = "config.rotary_dim" if self.rotary_dim else "config.head_dim"
             raise check.fail(name, "even, as rotary positions pair it", self.rotated)

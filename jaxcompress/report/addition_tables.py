@@ -78,7 +78,11 @@ def sweep(rows: Sequence[Mapping[str, Any]], steps: int) -> tuple[bytes, Section
         ]
         cells.append((f"{fraction:g}", *texts))
     drawn = [
-        {**row, "decay": f"weight decay {row['weight_decay']:g}", "until": row["grokked"] or steps}
+        {
+            **row,
+            "decay": f"weight decay {row['weight_decay']:g}",
+            "until": steps if row["grokked"] is None else row["grokked"],
+        }
         for row in rows
     ]
     png = curves(

@@ -84,5 +84,5 @@ def agreement(rows: Sequence[Mapping[str, Any]]) -> Section:
         told = (spread([row[name] for row in mine]) for name in ("purity", "adjusted_rand"))
         cells.append((weights, str(count), *told))
     columns = ("weights", "clusters", "purity", "adjusted Rand index")
-    note = "Of clusters against task families, mean (range) over seeds; 0 is chance for the index."
+    note = "Of clusters against task families, mean [range] over seeds; 0 is chance for the index."
     return Section(columns, tuple(cells), note)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from safetensors import SafetensorError
@@ -175,7 +176,10 @@ def test_llama_configurations(tmp_path, changes, message):
         ({"rotary_pct": 2.0}, "rotary_pct: expected a share that turns 1 to 2 numbers of a head"),
         ({"rotary_pct": 0.5}, "config.rotary_dim: expected even, as rotary positions pair it"),
         ({"rotary_pct": "x"}, "rotary_pct: expected a positive number, got 'x'"),
-        ({"rope_theta": 1e4}, "keys that are implemented for gpt_neox, got rope_theta"),
+        (
+            {"rope_theta": 5.0},
+            "rotary_emb_base and rope_theta: expected one value, got .10000.0, 5",
+        ),
         ({"use_parallel_residual": 1}, "use_parallel_residual: expected a value of type bool"),
     ],
 )
@@ -251,6 +255,25 @@ def test_names_of_hub_files(folder):
     expected = families.model("gpt2", head_dim=2).params
     for name, leaf in expected["blocks"]["mlp"]["up"].items():
         np.testing.assert_array_equal(io.load(folder).params["blocks"]["mlp"]["up"][name], leaf)
+
+
+def test_buffers_of_pythia_files(tmp_path):
+    """Causal masks and rotary frequencies, and, in a tied one, the embedding once more."""
+    model = families.model("gpt_neox", head_dim=2, rotary_dim=0, tied=True)
+    io.save(model, tmp_path / "model")
+
+    def change(arrays):
+        arrays["embed_out.weight"] = arrays["gpt_neox.embed_in.weight"].copy()
+        for i in range(3):
+            attention = f"gpt_neox.layers.{i}.attention"
+            arrays[f"{attention}.bias"] = np.tril(np.ones((1, 1, 9, 9), np.float32))
+            arrays[f"{attention}.masked_bias"] = np.array(-1e4, np.float32)
+            arrays[f"{attention}.rotary_emb.inv_freq"] = np.ones(1, np.float32)
+
+    tensors(tmp_path / "model", change)
+    jax.tree.map(np.testing.assert_array_equal, io.load(tmp_path / "model").params, model.params)
+    tensors(tmp_path / "model", lambda a: a.update({"embed_out.weight": 2 * a["embed_out.weight"]}))
+    refused(tmp_path / "model", "embed_out.weight: expected the token embedding")
 
 
 def test_names_of_old_bert_files(tmp_path):
@@ -336,6 +359,7 @@ def test_a_save_that_fails_leaves_everything_as_it_was(folder, monkeypatch, erro
         ("bert", {"head_dim": 2}, "express for bert|norm_eps"),
         ("distilbert", {"head_dim": 2, "norm_eps": 1e-5}, "distilbert.*norm_eps=1e-05"),
         ("gpt2", {"head_dim": 2, "causal": False}, "causal=False .it can only be True"),
+        ("gpt_neox", {}, r"head_dim: expected width / heads \(8 / 4\), as stock GPT-NeoX demands"),
     ],
 )
 def test_what_transformers_cannot_say_is_not_saved(tmp_path, name, changes, message):

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from jaxcompress.io.hf_config import from_hf
+from jaxcompress.io.hf_config import from_hf, to_hf
+from tests import families
 
 GPT2 = """{"activation_function": "gelu_new", "architectures": ["GPT2LMHeadModel"],
  "attn_pdrop": 0.1, "bos_token_id": 50256, "embd_pdrop": 0.1, "eos_token_id": 50256,
@@ -101,3 +102,33 @@ def test_configurations_of_the_hub(text, layers, heads, kv_heads, head_dim, neur
     config = from_hf(json.loads(text))
     assert (config.layers, config.heads, config.kv_heads) == (layers, heads, kv_heads)
     assert (config.head_dim, config.neurons, config.tied) == (head_dim, neurons, tied)
+
+
+def test_pythia_turns_a_quarter_of_each_head_and_is_parallel():
+    config = from_hf(json.loads(PYTHIA))
+    assert (config.rotary_dim, config.rope_theta, config.parallel) == (16, 10000.0, True)
+    assert config.qkv_bias and config.output_bias and config.activation == "gelu"
+    assert from_hf({**json.loads(PYTHIA), "hidden_act": "gelu_fast"}).activation == "gelu_tanh"
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        {"rotary_pct": 0.5, "rotary_emb_base": 500},
+        {"partial_rotary_factor": 0.5, "rope_theta": 500.0, "rotary_pct": 0.5},
+        {"rope_parameters": {"partial_rotary_factor": 0.5, "rope_theta": 500.0}},
+    ],
+)
+def test_spellings_of_partly_rotary_heads(spelling):
+    plain = {k: v for k, v in json.loads(PYTHIA).items() if not k.startswith("rotary")}
+    config = from_hf({**plain, **spelling})
+    assert (config.rotary_dim, config.rope_theta) == (32, 500.0)
+
+
+@pytest.mark.parametrize(("head_dim", "rotary_dim"), [(100, 58), (44, 30), (98, 2), (80, 20)])
+def test_shares_of_a_head_survive_being_written(head_dim, rotary_dim):
+    size = {"heads": 2, "head_dim": head_dim, "width": 2 * head_dim, "rotary_dim": rotary_dim}
+    config = families.config("gpt_neox", kv_heads=2, **size)
+    raw = to_hf(config)
+    assert from_hf(raw) == config
+    assert int(head_dim * raw["rotary_pct"]) == rotary_dim  # as transformers 4 has it

@@ -10,6 +10,7 @@ import re
 import warnings
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -366,6 +367,16 @@ def test_layers_of_different_sizes_keep_their_names(tmp_path, name, variant):
     names = ours.manifest(model, adapter)
     last = "layers.2.self_attn|h.2.attn|layers.2.attention"
     assert not any(re.search(last, one) for one in names)
+    if name == "gpt_neox" and variant == "pissa":  # query, key and value of a head, of the next, ..
+        stored = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+        start = "base_model.model.gpt_neox.layers.0.attention.query_key_value.lora_"
+        got = stored[f"{start}B.weight"] @ stored[f"{start}A.weight"]
+        edit = tree.paths(
+            jax.tree.map(jnp.subtract, lora.merge(model.params, adapter), model.params)
+        )
+        parts = [edit[f"blocks/0/attn/{part}/kernel"] for part in ("query", "key", "value")]
+        heads = np.concatenate([part[:, h].T for h in range(3) for part in parts])
+        np.testing.assert_allclose(got, heads, atol=1e-5)
     back = io.load_adapter(model, tmp_path / "adapter")
     expected = applied(model, adapter)
     np.testing.assert_allclose(applied(model, back), expected, atol=1e-5)
@@ -384,6 +395,9 @@ def test_adapters_that_cannot_be_saved(bases, tmp_path):
     io.save_adapter(model, adapter, tmp_path, overwrite=True)
     with pytest.raises(ValueError, match=r"\['a'\]: expected shape"):
         io.save_adapter(model, lora.stack([adapter, adapter]), tmp_path / "stacked")
+    shared = families.model("gpt_neox", kv_heads=2)
+    with pytest.raises(ValueError, match="config.kv_heads: expected as many as heads"):
+        io.save_adapter(shared, examples.adapter(shared.params, SPARSE), tmp_path / "shared")
     research = families.model("research")
     edit = examples.adapter(research.params, SPARSE)
     with pytest.raises(ValueError, match="config.family: expected one of .*got 'research'"):

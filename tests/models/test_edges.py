@@ -55,7 +55,9 @@ def test_a_sender_without_edges_is_a_patched_head_or_mlp(name):
         np.testing.assert_allclose(run(mask, base), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "each"), [("llama", False), ("bert", True), ("uneven", False)])
+@pytest.mark.parametrize(
+    ("name", "each"), [("llama", False), ("bert", True), ("uneven", False), ("gpt_neox", False)]
+)
 def test_scores_are_the_gradient_at_the_mask(name, each):
     """d metric / d mask at ones is (this - other) times the gradient at the receiver."""
     model, clean, _, options, base, _ = setting(name)

@@ -64,7 +64,7 @@ def test_uneven_layers():
 
 
 @pytest.mark.parametrize("form", [int, traced])
-@pytest.mark.parametrize(("name", "gated"), [("gpt2", True), ("llama", False)])
+@pytest.mark.parametrize(("name", "gated"), [("gpt2", True), ("llama", False), ("gpt_neox", True)])
 def test_prefix_and_answers(name, gated, form):
     """Only positions 2 and later are run, and logits formed at one of them."""
     model, options, out = reference(name, gated)

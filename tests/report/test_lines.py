@@ -50,7 +50,10 @@ def test_swept_networks():
         {"fraction": f, "weight_decay": d, "grokked": g}
         for f, d, g in [(0.3, 1.0, 1200), (0.3, 0.5, None), (0.5, 1.0, 300), (0.5, 0.5, 700)]
     ]
-    _, section = addition_tables.sweep(rows, 2000)
+    drawn, section = addition_tables.sweep(rows, 2000)
+    assert (
+        drawn != addition_tables.sweep(rows, 3000)[0]
+    )  # where the one that never got there stands
     assert section.columns == ("fraction", "weight decay 0.5", "weight decay 1")
     assert section.rows == (("0.3", "not reached", "1,200"), ("0.5", "700", "300"))
 
