@@ -153,7 +153,7 @@ def locality(rows: Sequence[Mapping[str, Any]]) -> Section:
         line = [network, f"{len(both)} of {len(found)}"]
         if both:
             sizes = np.mean([row["sizes"] for row in both], axis=0)
-            line.append(" and ".join(f"{value:g}" for value in sizes))
+            line.append(" and ".join(f"{value:.0f}" for value in sizes))
             line += [spread([row[name] for row in both]) for name in ("overlap", "chance")]
         cells.append(tuple(line + [NA] * (5 - len(line))))
     columns = ("network", "with both skills", "neurons of each", "overlap", "by chance")
