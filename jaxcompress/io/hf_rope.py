@@ -111,10 +111,11 @@ def write(config: ModelConfig) -> dict[str, Any]:
         values = {theirs: getattr(config.rope_scaling, ours) for ours, theirs in _LLAMA3.items()}
         scaling = {"rope_type": "llama3"} | values
         rope |= scaling
+    found = {"rope_parameters": rope, "rope_scaling": scaling}
     if config.family != "gpt_neox":
-        return {"rope_parameters": rope, "rope_theta": config.rope_theta, "rope_scaling": scaling}
+        return found | {"rope_theta": config.rope_theta}
     share = config.rotated / config.head_dim
     if int(config.head_dim * share) != config.rotated:  # they round down
         share = math.nextafter(share, 1)
     rope["partial_rotary_factor"] = share
-    return {"rope_parameters": rope, "rotary_emb_base": config.rope_theta, "rotary_pct": share}
+    return found | {"rotary_emb_base": config.rope_theta, "rotary_pct": share}
