@@ -55,7 +55,7 @@ def fewest_neurons(rows: Sequence[Mapping[str, Any]], *, threshold: float = 0.98
     Example:
       >>> row = {"way": "random", "width": 8, "seed": 0, "kept": 4, "skill": "kept", "empty": False}
       >>> fewest_neurons([row | {"stage": "pruned", "accuracy": 1.0}]).rows
-      (('random', '8', '4 (4 to 4)', 'n/a', 'n/a', 'n/a'),)
+      (('random', '8', '4', 'n/a', 'n/a', 'n/a'),)
     """
     cells = []
     for way, width in dict.fromkeys((row["way"], row["width"]) for row in rows):
