@@ -26,7 +26,7 @@ from jaxcompress.compress import PruneConfig, prune_gates
 from jaxcompress.judge import Judge
 from jaxcompress.mechanism import explained
 from jaxcompress.models import Model
-from jaxcompress.report.numbers import count, number, percent
+from jaxcompress.report.numbers import count, number, percent, quantity
 from jaxcompress.report.page import publish
 from jaxcompress.report.scatter import scatter
 from jaxcompress.report.sections import Section
@@ -34,15 +34,15 @@ from jaxcompress.report.sections import Section
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = {
     "accuracy": ("accuracy", number),
-    "parameters": ("parameters", count),
-    "flops": ("FLOPs/token", count),
+    "parameters": ("parameters", lambda value: quantity(value, "")),
+    "flops": ("FLOPs per token", lambda value: quantity(value, "")),
     "milliseconds": ("ms", number),
-    "millijoules": ("mJ/token", number),
-    "tasks": ("tasks it can do", count),
+    "millijoules": ("mJ per token", number),
+    "tasks": ("tasks", count),
     "edges": ("edges of a circuit", number),
     "edge_share": ("share of all edges", lambda share: percent(100 * share)),
     "heads": ("heads in circuits", count),
-    "shared": ("heads with 2 jobs or more", count),
+    "shared": ("shared heads", count),
     "alignment": ("alignment", number),
     "brittleness": ("brittleness", percent),
 }
@@ -132,7 +132,8 @@ def main() -> None:
     png = scatter(rows, x="parameters", by="way", label="model", measures=shown)
     title = f"Cost and explanation of {config.teacher} and its descendants"
     what = (
-        f"Circuits by EAP-IG at {config.faithfulness:.0%} faithfulness, mean over tasks it can do."
+        f"Circuits by EAP-IG at {config.faithfulness:.0%} faithfulness, mean over the tasks that a "
+        "model can do. Shared heads are in the circuits of two tasks or more."
     )
     figures, asked = {"frontier": (png, "Measures by parameters", what)}, configs.to_dict(config)
     print(publish(folder.directory, title, figures=figures, tables={"Models": found}, config=asked))
