@@ -51,6 +51,7 @@ SHARES: Mapping[str, float] = {
 }
 """How likely each family is to come next in a row, relative to the others."""
 
+_NOT_HELD_OUT = ("known_facts", "induction", "associative_recall")
 _FOLDS = 8
 _LEAD = 0.25  # documents that start with a filler sentence
 _DISORDER = 0.2  # sequences whose members are in no order
@@ -112,11 +113,11 @@ def evaluation(name: str, tokenizer: Any, count: int, key: Any, **options: Any) 
     """`tasks.get` without the prompts that may have been trained on.
 
     Args:
-      name: of the family, see `tasks.NAMES`; facts are not held out.
+      name: of the family, see `tasks.NAMES`; facts and random tokens are not held out.
       tokenizer: see `tasks.Tokenizer`.
       count: how many prompts.
       key: a typed PRNG key.
-      **options: as in `tasks.texts` (for "induction", `tasks.get`).
+      **options: as in `tasks.texts`; for families of random tokens as in `tasks.get`.
 
     Raises:
       ValueError: if so many different held-out prompts do not exist.
@@ -126,7 +127,7 @@ def evaluation(name: str, tokenizer: Any, count: int, key: Any, **options: Any) 
       >>> evaluation("ioi", word_level(texts()), 2, jax.random.key(0)).correct.shape
       (2, 1)
     """
-    if name in ("induction", "known_facts"):
+    if name in _NOT_HELD_OUT:
         return tasks.get(name, tokenizer, count, key, **options)
     drawn = tasks.texts(name, _SPARE * _FOLDS * (count + _FOLDS), key, **options)
     kept = [pair for pair in drawn if held_out(pair.clean)][:count]

@@ -2,14 +2,17 @@
 
 Add a family: a module with a pure `pairs(count, rng, *, ...) -> tuple[TextPair, ...]`, a line in
 `registry.py`, a test. Tokenising, filtering and padding are done for all families in `encoding.py`.
+A family of random tokens has no text: its `prompts` stands on `encoding.different`.
 """
 
 from jaxcompress.tasks import (
     addition,
+    associative_recall,
     facts,
     greater_than,
     induction,
     ioi,
+    linear_function,
     programs,
     sequences,
     words,
@@ -42,6 +45,7 @@ __all__ = [
     "accuracy",
     "addition",
     "alike",
+    "associative_recall",
     "encode",
     "facts",
     "get",
@@ -50,6 +54,7 @@ __all__ = [
     "induction",
     "ioi",
     "kl",
+    "linear_function",
     "logit_difference",
     "probability",
     "probability_difference",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -15,7 +15,16 @@ from jaxcompress.tasks.pairs import TextPair
 from jaxcompress.tasks.prompts import Prompts
 from jaxcompress.tasks.tokens import Reader, Tokenizer
 
-__all__ = ["Encoded", "RefusalError", "collate", "encode", "encode_pair", "reasons"]
+__all__ = [
+    "Encoded",
+    "RefusalError",
+    "collate",
+    "different",
+    "encode",
+    "encode_pair",
+    "framed",
+    "reasons",
+]
 
 
 class Encoded(NamedTuple):
@@ -286,3 +295,68 @@ def encode(
         expected = "at least one prompt with single-token answers under this tokenizer"
         raise check.fail("pairs", expected, f"0 of {len(results)}", reasons(refusals))
     return collate(kept, reader, context=context, padding_side=padding_side)
+
+
+def framed(
+    tokenizer: Tokenizer,
+    clean: Sequence[int],
+    corrupted: Sequence[int],
+    right: int,
+    wrong: int,
+) -> Encoded:
+    """A pair of prompts with the special tokens of the tokenizer around them, and its mask, if any.
+
+    Example:
+      >>> class Letters:
+      ...     bos_token_id, all_special_ids = 0, [0]
+      ...     def __call__(self, text): return {"input_ids": [0]}
+      >>> framed(Letters(), [7, 8], [9, 8], 1, 2)
+      Encoded(clean=[0, 7, 8], corrupted=[0, 9, 8], position=2, correct=[1], wrong=[2])
+    """
+    around = [int(token) for token in tokenizer("")["input_ids"]]
+    starts = {getattr(tokenizer, f"{name}_token_id", None) for name in ("bos", "cls")}
+    before = around[:1] if around and around[0] in starts else []
+    mask = getattr(tokenizer, "mask_token_id", None)
+    after = [] if mask is None else [mask, *around[len(before) :]]
+    position = len(before) + len(clean) - (0 if after else 1)
+    return Encoded(
+        [*before, *clean, *after], [*before, *corrupted, *after], position, [right], [wrong]
+    )
+
+
+def different(
+    draw: Callable[[], Encoded],
+    count: int,
+    tokenizer: Tokenizer,
+    *,
+    context: int | None = None,
+    hint: str,
+) -> Prompts:
+    """`count` prompts that differ.
+
+    Args:
+      draw: makes one.
+      count: how many.
+      tokenizer: see `encode`.
+      context: longest prompt the model takes, in tokens.
+      hint: why there may be too few.
+
+    Raises:
+      ValueError: if so many different ones do not turn up, or they are longer than the context.
+
+    Example:
+      >>> one = Encoded([5], [6], 0, [7], [8])
+      >>> different(lambda: one, 2, lambda text: {}, hint="There is one")
+      Traceback (most recent call last):
+      ...
+      ValueError: count: expected at most 1, got 2. There is one
+    """
+    rows: dict[tuple[int, ...], Encoded] = {}
+    for _ in range(20 * count + 100):
+        if len(rows) == count:
+            break
+        drawn = draw()
+        rows.setdefault(tuple(drawn.clean), drawn)
+    if len(rows) < count:
+        raise check.fail("count", f"at most {len(rows)}", count, hint)
+    return collate(list(rows.values()), tokens.reader(tokenizer), context=context)

@@ -12,29 +12,11 @@ import numpy as np
 
 from jaxcompress import check
 from jaxcompress.tasks import tokens
-from jaxcompress.tasks.encoding import Encoded, collate
+from jaxcompress.tasks.encoding import Encoded, different, framed
 from jaxcompress.tasks.prompts import Prompts
-from jaxcompress.tasks.tokens import Tokenizer, reader
+from jaxcompress.tasks.tokens import Tokenizer
 
 __all__ = ["prompts"]
-
-
-def _frame(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
-    """The ids before the sequence and those from the answer on: the tokenizer's special tokens."""
-    around = [int(token) for token in tokenizer("")["input_ids"]]
-    starts = {getattr(tokenizer, f"{name}_token_id", None) for name in ("bos", "cls")}
-    before = around[:1] if around and around[0] in starts else []
-    mask = reader(tokenizer).mask_id
-    return before, [] if mask is None else [mask, *around[len(before) :]]
-
-
-def _allowed(tokenizer: Tokenizer, vocabulary: Sequence[int] | None, length: int) -> np.ndarray:
-    ids = np.unique(tokens.ordinary_ids(tokenizer) if vocabulary is None else list(vocabulary))
-    if ids.size < 2 * length:
-        hint = "The corrupted half takes as many other tokens; ask for a smaller length"
-        got = f"{length} with {ids.size} ordinary tokens"
-        raise check.fail("length", f"at most {ids.size // 2}", got, hint)
-    return ids
 
 
 def prompts(
@@ -80,21 +62,15 @@ def prompts(
     check.integer("count", count, 1)
     check.integer("length", length, 3)
     repeat = check.integer("repeat", length // 2 if repeat is None else repeat, 1, length - 1)
-    ids = _allowed(tokenizer, vocabulary, length)
-    before, after = _frame(tokenizer)
-    rows: dict[tuple[int, ...], Encoded] = {}
-    for _ in range(20 * count + 100):
-        if len(rows) == count:
-            break
+    ids = tokens.vocabulary(tokenizer, vocabulary, "length", length)
+
+    def draw() -> Encoded:
+        # The corrupted half takes as many other tokens.
         drawn = [int(token) for token in rng.choice(ids, size=2 * length, replace=False)]
         sequence, others = drawn[:length], drawn[length:]
         seen, right = sequence[:repeat], sequence[repeat]
         wrong = int(rng.choice([t for t in sequence if t not in (right, seen[-1])]))
-        clean = [*before, *sequence, *seen, *after]
-        corrupted = [*before, *others, *seen, *after]
-        position = len(before) + length + repeat - (0 if after else 1)
-        rows.setdefault(tuple(clean), Encoded(clean, corrupted, position, [right], [wrong]))
-    if len(rows) < count:
-        hint = f"A length of {length} over {ids.size} tokens gives few sequences"
-        raise check.fail("count", f"at most {len(rows)}", count, hint)
-    return collate(list(rows.values()), tokens.reader(tokenizer), context=context)
+        return framed(tokenizer, sequence + seen, others + seen, right, wrong)
+
+    hint = f"A length of {length} over {ids.size} tokens gives few sequences"
+    return different(draw, count, tokenizer, context=context, hint=hint)

@@ -8,7 +8,15 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxcompress import check
-from jaxcompress.tasks import facts, greater_than, induction, ioi, sequences
+from jaxcompress.tasks import (
+    associative_recall,
+    facts,
+    greater_than,
+    induction,
+    ioi,
+    linear_function,
+    sequences,
+)
 from jaxcompress.tasks.encoding import Encoded, RefusalError, collate, encode_pair, reasons
 from jaxcompress.tasks.pairs import TextPair, generator
 from jaxcompress.tasks.prompts import Prompts
@@ -21,10 +29,16 @@ _TEXTS: dict[str, Callable[..., tuple[TextPair, ...]]] = {
     **{name: functools.partial(sequences.pairs, members=name) for name in sequences.MEMBERS},
     "ioi": ioi.pairs,
     "greater_than": greater_than.pairs,
+    "linear_function": linear_function.pairs,
     "known_facts": facts.pairs,
 }
 
-NAMES: tuple[str, ...] = (*_TEXTS, "induction")
+_TOKENS: dict[str, Callable[..., Prompts]] = {
+    "induction": induction.prompts,
+    "associative_recall": associative_recall.prompts,
+}
+
+NAMES: tuple[str, ...] = (*_TEXTS, *_TOKENS)
 """The families `get` knows."""
 
 # How many more pairs are made, as multiples of `count`, before too few usable ones are an error.
@@ -46,7 +60,7 @@ def texts(name: str, count: int, key: Any, **options: Any) -> tuple[TextPair, ..
     """The pairs of a family as text, before any tokenizer has refused some.
 
     Args:
-      name: one of `NAMES` but "induction", which has no text.
+      name: one of `NAMES` but "induction" and "associative_recall", which have no text.
       count: how many pairs.
       key: a typed key, `jax.random.key(seed)`.
       **options: of the family's `pairs`, such as `order` for "ioi" or `path` for "known_facts".
@@ -114,8 +128,8 @@ def get(
     """A batch of clean and corrupted prompts with their answers, for any tokenizer.
 
     Args:
-      name: "numerals", "number_words", "months", "ioi", "greater_than", "known_facts" or
-        "induction"; each module says which paper it follows.
+      name: "numerals", "number_words", "months", "ioi", "greater_than", "linear_function",
+        "known_facts", "induction" or "associative_recall"; each module says which paper it follows.
       tokenizer: a Hugging Face tokenizer or one like it (`Tokenizer`). With a mask token the
         prompts are for a masked language model.
       count: how many prompts. They differ, unless a small family of facts has no more.
@@ -149,9 +163,10 @@ def get(
     if tokenizer is None:
         raise check.fail("tokenizer", "one, to write prompts with", "None")
     count, rng = check.integer("count", count, 1), generator(key)
-    if name == "induction":
-        options = _options(name, induction.prompts, options)
-        return induction.prompts(tokenizer, count, rng, context=context, **options).validate()
+    if name in _TOKENS:
+        tokens = _TOKENS[name]
+        options = _options(name, tokens, options)
+        return tokens(tokenizer, count, rng, context=context, **options).validate()
     make = _TEXTS[name]
     draw = functools.partial(make, rng=rng, **_options(name, make, options))
     read = reader(tokenizer)

@@ -44,6 +44,8 @@ SHIFTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         },
         "places for events": {"events": words.PLACES},
     },
+    "linear_function": {"longer": {"shown": 9}},
     "induction": {"longer": {"length": 16}},
+    "associative_recall": {"longer": {"pairs": 10}},
 }
 """By task and name of the shift, the options that `get` takes. Facts have none."""

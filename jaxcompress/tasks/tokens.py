@@ -6,7 +6,20 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["Reader", "Tokenizer", "all_ids", "ordinary_ids", "prompt_ids", "reader", "show"]
+import numpy as np
+
+from jaxcompress import check
+
+__all__ = [
+    "Reader",
+    "Tokenizer",
+    "all_ids",
+    "ordinary_ids",
+    "prompt_ids",
+    "reader",
+    "show",
+    "vocabulary",
+]
 
 
 @runtime_checkable
@@ -119,6 +132,33 @@ def ordinary_ids(tokenizer: Tokenizer) -> list[int]:
     texts = known.convert_ids_to_tokens(ids)
     # A hole in the vocabulary has no text at all.
     return [i for i, t in zip(ids, texts, strict=True) if t and not t.startswith("[unused")]
+
+
+def vocabulary(
+    tokenizer: Tokenizer, given: Sequence[int] | None, name: str, number: int, *, each: int = 2
+) -> np.ndarray:
+    """The ids to draw from: those given, or all ordinary ones.
+
+    Args:
+      tokenizer: asked for its ordinary ids.
+      given: ids, or `None`.
+      name: of the option that says how many tokens a prompt takes.
+      number: its value.
+      each: different tokens that a prompt takes for every one of them.
+
+    Raises:
+      ValueError: for a vocabulary with fewer.
+
+    Example:
+      >>> vocabulary(lambda text: {}, [5, 3, 5], "pairs", 1).tolist()
+      [3, 5]
+    """
+    ids = np.unique(ordinary_ids(tokenizer) if given is None else list(given))
+    if ids.size < each * number:
+        hint = f"A prompt takes {each} different tokens for each; ask for a smaller {name}"
+        got = f"{number} with {ids.size} ordinary tokens"
+        raise check.fail(name, f"at most {ids.size // each}", got, hint)
+    return ids
 
 
 def show(tokenizer: Tokenizer, ids: list[int]) -> str:
