@@ -4,14 +4,15 @@
     .venv/bin/python experiments/context_or_weights.py            the built-in teacher
     .venv/bin/python experiments/context_or_weights.py --quick    seconds
 
-What is read in the prompt (induction, indirect objects) and what is known by heart (facts) are
-measured while heads or neurons are replaced by their means: in random order, and from the least
+What is read in the prompt (induction, associative recall, IOI) and what is known by heart (facts)
+are measured while heads or neurons are replaced by their means: in random order, and from the least
 important up, as pruning removes them. Only prompts that the whole model answers count.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,13 @@ class Config:
       facts: JSON file of facts, such as `known_1000.json`; left out, the built-in ones.
       shares: of the heads, or of the neurons, that are removed.
       criterion: from `prune.CRITERIA`, on all tasks together.
-      count: prompts of each task.
+      count: prompts of each task; of those in context as many that the model answers.
       seeds: random orders; of the pruning order, as many draws of prompts to score on.
       run: run folder.
     """
 
     model: str = "builtin:teacher"
-    context: tuple[str, ...] = ("induction", "ioi")
+    context: tuple[str, ...] = ("induction", "associative_recall", "ioi")
     recall: tuple[str, ...] = ("known_facts",)
     facts: str | None = None
     shares: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -64,7 +65,7 @@ def run(config: Config, progress: bool = True) -> list[dict[str, Any]]:
     """One row for each task, kind, order, seed and share: the accuracy that is left."""
     model, rows = io.load(config.model), []
     names = (*config.context, *config.recall)
-    prompts = {name: answered(model, draw(model, config, name, 99)) for name in names}
+    prompts = {name: draw(model, config, name, 99) for name in names}
     scored = [importance(model, config, seed) for seed in range(config.seeds)]
     asked = [(order, seed) for order in ORDERS for seed in range(config.seeds)]
     for kind in KINDS:
@@ -86,33 +87,30 @@ def run(config: Config, progress: bool = True) -> list[dict[str, Any]]:
 
 
 def draw(model: Model, config: Config, name: str, seed: int) -> tasks.Prompts:
-    """Prompts of a task."""
+    """Prompts that the model answers; in context there are always more to choose from."""
     options = {"path": config.facts} if name == "known_facts" and config.facts else {}
-    return tasks.get(
-        name, model.tokenizer, config.count, jax.random.key(seed),
-        context=model.config.context, **options,
-    )  # fmt: skip
+    many = config.count * (8 if name in config.context else 1)
+    drawn = tasks.get(
+        name, model.tokenizer, many, jax.random.key(seed), context=model.config.context, **options
+    )
+    return answered(model, drawn)[: config.count]
 
 
 def importance(model: Model, config: Config, seed: int) -> Gates:
     """Scores of heads and neurons on all tasks, each with the same weight."""
-    found = []
+    found, how = [], {"loss": prune.answer, "progress": False}
     for name in (*config.context, *config.recall):
         batches = [draw(model, config, name, seed)]
-        found.append(
-            prune.score(model, batches, config.criterion, loss=prune.answer, progress=False)
-        )
+        found.append(prune.score(model, batches, config.criterion, **how))
     each = {kind: [np.asarray(getattr(one, kind)) for one in found] for kind in KINDS}
     return Gates(**{k: sum(v / max(v.mean(), 1e-30) for v in some) for k, some in each.items()})
 
 
 def half(rows: list[dict[str, Any]], kind: str, order: str) -> str:
     """The share removed at which half of the answers are gone: median and range over seeds."""
-    seeds: dict[int, list[dict[str, Any]]] = {}
-    for row in rows:
-        if (row["kind"], row["order"]) == (kind, order):
-            seeds.setdefault(row["seed"], []).append(row)
-    found = [falls(own, share="share", value="accuracy", below=0.5) for own in seeds.values()]
+    own = [row for row in rows if (row["kind"], row["order"]) == (kind, order)]
+    seeds = itertools.groupby(own, lambda row: row["seed"])
+    found = [falls([*of], share="share", value="accuracy", below=0.5) for _, of in seeds]
     return reached(found, "{:.0%}".format)
 
 
