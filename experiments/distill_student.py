@@ -23,9 +23,9 @@ import jax
 import numpy as np
 
 from jaxcompress import config as configs
-from jaxcompress import examples, finetune, io, runs, tasks
+from jaxcompress import finetune, io, runs, tasks
 from jaxcompress.distill import losses
-from jaxcompress.judge import Judge
+from jaxcompress.judge import Judge, held_out
 from jaxcompress.models import Model, create
 from jaxcompress.report.curves import curves
 from jaxcompress.report.page import publish
@@ -87,7 +87,7 @@ def student(
 ) -> dict[str, float]:  # fmt: skip
     """Held-out loss, accuracy, alignment and divergence of a student that was trained so."""
     done = finetune.distilled(teacher, start, how)
-    loss = {"loss": examples.judged(done, how.data)["loss"]}
+    loss = {"loss": held_out(done, how.data)["loss"]}
     return loss | judge(done) | {"kl": divergence(teacher, done, prompts)}
 
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcompress import config as configs
-from jaxcompress import examples, io, prune, runs
+from jaxcompress import examples, gated, io, prune, runs
 from jaxcompress.compress import PruneConfig, circuit_heads, protect
 from jaxcompress.models import Gates
 from jaxcompress.report.curves import curves
@@ -79,7 +79,7 @@ def run(config: Config, progress: bool = True) -> list[dict[str, Any]]:
                 found, _ = examples.batches(
                     model, dataclasses.replace(data, tasks=names), held_out=True
                 )
-                left = examples.under_gates(model, found, examples.accuracy, stacked)
+                left = gated.under_gates(model, found, gated.accuracy, stacked)
                 for (name, share), value in zip(ways, left.tolist(), strict=True):
                     row = {"panel": f"{task}: {what}", "way": name, "share": share}
                     rows.append(row | about | {"accuracy": value})

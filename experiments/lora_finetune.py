@@ -22,6 +22,7 @@ import numpy as np
 
 from jaxcompress import config as configs
 from jaxcompress import examples, finetune, io, lora, runs, train, tree
+from jaxcompress.judge import held_out
 from jaxcompress.models import Model
 from jaxcompress.report.curves import curves
 from jaxcompress.report.page import publish
@@ -104,8 +105,8 @@ def held(trained: Any, how: finetune.DistillConfig | finetune.LoraConfig) -> dic
 
 def judged(model: Model, data: examples.Data, others: tuple[str, ...]) -> dict[str, float]:
     """Held-out accuracy and loss on what is learned, and accuracy on the other tasks."""
-    kept = examples.judged(model, dataclasses.replace(data, tasks=others))["accuracy"]
-    return examples.judged(model, data) | {"others": kept}
+    kept = held_out(model, dataclasses.replace(data, tasks=others))["accuracy"]
+    return held_out(model, data) | {"others": kept}
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ import numpy as np
 from jaxcompress import config as configs
 from jaxcompress import examples, finetune, io, measure, prune, runs, tasks
 from jaxcompress.compress import PruneConfig, prune_gates
-from jaxcompress.judge import Judge
+from jaxcompress.judge import Judge, held_out
 from jaxcompress.models import Model, create
 from jaxcompress.report.curves import curves
 from jaxcompress.report.page import publish
@@ -109,7 +109,7 @@ def compressed(
 def judged(judge: Judge, data: examples.Data, model: Model) -> dict[str, float]:
     """Loss, accuracy, alignment, size and latency of a model."""
     spent = measure.cost(model, batch=16, length=min(32, model.config.context))
-    found = judge(model) | {"loss": examples.judged(model, data)["loss"]}
+    found = judge(model) | {"loss": held_out(model, data)["loss"]}
     ms = 1e3 * spent.latency_seconds
     return found | {"parameters": prune.parameters(model.config), "milliseconds": ms}
 

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcompress import config as configs
-from jaxcompress import examples, io, prune, runs
+from jaxcompress import examples, gated, io, prune, runs
 from jaxcompress.models import Gates, Model
 from jaxcompress.report.curves import curves
 from jaxcompress.report.page import publish
@@ -67,7 +67,7 @@ def run(config: Config, progress: bool = True) -> list[dict[str, Any]]:
             for share in config.shares
         ]
         stacked = Gates(heads=jnp.stack([jnp.asarray(one) for one in gates]))
-        left = iter(examples.under_gates(model, other, measure, stacked).tolist())
+        left = iter(gated.under_gates(model, other, measure, stacked).tolist())
         for criterion, share in itertools.product(config.criteria, config.shares):
             row = {"on": name, "criterion": criterion, "seed": seed, "measure": kind}
             rows.append(row | {"share": share, "value": next(left)})
@@ -82,9 +82,9 @@ def panels(config: Config) -> tuple[str, ...]:
 def measured(loss: Any) -> tuple[str, Any]:
     """What is measured, and the measure, by the loss that gradients are of."""
     if loss is prune.answer:
-        return "accuracy", examples.accuracy
+        return "accuracy", gated.accuracy
     if loss is prune.embedding:
-        return "similarity", examples.similarity
+        return "similarity", gated.similarity
     return "nats per token", lambda out, batch, whole: loss(out, batch)
 
 
@@ -96,7 +96,7 @@ def score(
     scored = []
     for name in criteria:
         if name == "ablation":
-            changes = examples.each_removed(model, found, measure, ["heads"], progress=False)
+            changes = gated.each_removed(model, found, measure, ["heads"], progress=False)
             scored.append(jax.tree.map(jnp.abs, changes))
         else:
             key = jax.random.key(seed)

@@ -13,16 +13,8 @@ import numpy as np
 
 from jaxcompress import check, circuits, files, prune
 from jaxcompress import config as configs
-from jaxcompress.examples import (
-    Data,
-    batches,
-    each_removed,
-    harm,
-    mean_loss,
-    similarity,
-    together,
-    under_gates,
-)
+from jaxcompress.examples import Data, batches, together
+from jaxcompress.gated import each_removed, harm, mean_loss, similarity, under_gates
 from jaxcompress.io.export import MARKER, Form, save, settled
 from jaxcompress.io.huggingface import load, resolve
 from jaxcompress.io.provenance import carried, record_of
@@ -189,7 +181,12 @@ def _scored(
     """Scores of the fields that are pruned."""
     if config.criterion == "learned":
         scored = learned_scores(
-            model, together(model, config.data), config.over, share, config.learn, progress=progress
+            model,
+            together(model, config.data)[0],
+            config.over,
+            share,
+            config.learn,
+            progress=progress,
         )
     elif config.criterion == "ablation":
         scored = each_removed(model, found, harm(loss), config.over, progress=progress)

@@ -15,8 +15,9 @@ from jaxcompress import check, files, lora, prune, train
 from jaxcompress import config as configs
 from jaxcompress.data.curriculum import Curriculum, MixtureConfig, mixture
 from jaxcompress.distill.activations import ActivationsConfig
-from jaxcompress.examples import Data, batches, mean_loss, together
+from jaxcompress.examples import Data, batches, together
 from jaxcompress.fitting import LoggerName, fitted
+from jaxcompress.gated import mean_loss
 from jaxcompress.io import export, peft
 from jaxcompress.io.huggingface import load, resolve
 from jaxcompress.io.provenance import carried, record_of
@@ -58,7 +59,7 @@ class DistillConfig:
       seed: of the choice of rows.
       optimizer: rate, warm-up and the like.
       data: what is trained on; the same tasks or text with other prompts or rows are measured on.
-      mixture: in which order its tasks are shown.
+      mixture: in which order its tasks, or texts, are shown, and how often.
       form: of the directory, see `io.save`; left out, `stock` where that is possible.
       checkpoints: folder, from which a run that was stopped goes on.
       run: run folder for the settings, the versions and the metrics of every 50 updates.
@@ -205,10 +206,11 @@ def distilled(
     refuse_other_tokenizer(prune.speaking(teacher), prune.speaking(student))
     start, loss = distillation(student, teacher, config, extra)
     order, known = _order(student, config), {"extra": extra is not None}
-    found = together(student, config.data)
+    found, sizes = together(student, config.data)
     trained = fitted(
-        start, loss, found, config, "distil", teacher, known, curriculum=order, progress=progress
-    )
+        start, loss, found, config, "distil", teacher, known,
+        curriculum=order, sizes=sizes, progress=progress,
+    )  # fmt: skip
     return student.replace(params=trained["student"])
 
 
@@ -294,9 +296,11 @@ def adapted(model: Model, config: LoraConfig, *, progress: bool = True) -> Adapt
     """
     adapter = _blank(prune.speaking(model), config)
     start, loss = lora.trainable(adapter), adaptation(model, adapter, config.chunk)
-    order = _order(model, config)
-    found = together(model, config.data)
-    trained = fitted(start, loss, found, config, "lora", model, curriculum=order, progress=progress)
+    order, (found, sizes) = _order(model, config), together(model, config.data)
+    trained = fitted(
+        start, loss, found, config, "lora", model,
+        curriculum=order, sizes=sizes, progress=progress,
+    )  # fmt: skip
     return lora.with_trained(adapter, trained)
 
 
@@ -309,12 +313,14 @@ def _blank(model: Model, config: LoraConfig) -> Adapter:
 
 
 def _order(model: Model, config: DistillConfig | LoraConfig) -> Curriculum | None:
-    """In which order tasks are shown; hard is what the model before training loses most on."""
+    """In which order tasks or texts are shown; hard is what the model at first loses most on."""
+    data = config.data
+    kind, names = ("tasks", data.tasks) if data.tasks else ("text", data.texts)
 
     def nats(name: str) -> float:
-        return mean_loss(model, *batches(model, dataclasses.replace(config.data, tasks=(name,))))
+        return mean_loss(model, *batches(model, dataclasses.replace(data, **{kind: (name,)})))
 
-    return mixture(config.mixture, config.data.tasks, config.steps, nats)
+    return mixture(config.mixture, names, config.steps, nats)
 
 
 def _held_out(model: Model, data: Data) -> Callable[[Model], float]:

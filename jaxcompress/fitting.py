@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +32,7 @@ def fitted(
     known: Mapping[str, Any] | None = None,
     *,
     curriculum: Curriculum | None = None,
+    sizes: Sequence[int] | None = None,
     progress: bool = True,
 ) -> Any:
     """Trained parameters.
@@ -45,6 +46,7 @@ def fitted(
       constant: the model that the loss looks at and that stays as it is.
       known: what else the loss depends on, see `train.fit`.
       curriculum: see `train.fit`.
+      sizes: likewise.
       progress: whether to show a progress bar.
 
     Raises:
@@ -80,7 +82,7 @@ def fitted(
     state = train.fit(
         state, step, data, config.steps, batch=config.batch, checkpoints=config.checkpoints,
         about=about, run=run, loggers=_loggers(config.loggers, run), mesh=mesh, name=name,
-        curriculum=curriculum, progress=progress,
+        curriculum=curriculum, sizes=sizes, progress=progress,
     )  # fmt: skip
     return state.params
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxcompress import ablate, check, examples, tasks
+from jaxcompress import ablate, check, gated, tasks
 from jaxcompress.align.calibrated import calibrated
 from jaxcompress.align.causal import marks, masses
 from jaxcompress.align.profile import profile
 from jaxcompress.align.robustness import drops
 from jaxcompress.distill.mechanisms import Head, match_by_effect
+from jaxcompress.examples import Data, batches
 from jaxcompress.models import Gates, Model
 from jaxcompress.tasks import Prompts
 
-__all__ = ["Judge"]
+__all__ = ["Judge", "held_out"]
 
 
 class Judge:
@@ -114,7 +116,7 @@ class Judge:
             name: float(
                 np.mean(
                     [
-                        examples.under_gates(student, [one], examples.accuracy, Gates())[0]
+                        gated.under_gates(student, [one], gated.accuracy, Gates())[0]
                         for one in prompts
                     ]
                 )
@@ -135,6 +137,24 @@ class Judge:
             "brittleness": float(np.mean(fallen)),
             "worst": float(np.mean(worst)),
         }
+
+
+def held_out(model: Model, data: Data) -> dict[str, float]:
+    """`loss` in nats and `accuracy` on at most 128 held-out prompts of each task.
+
+    Raises:
+      ValueError: as `examples.batches`.
+
+    Example:
+      >>> from jaxcompress.examples import Data
+      >>> from jaxcompress.io.huggingface import load
+      >>> held_out(load("builtin:student"), Data(tasks=("months",), count=8))["accuracy"]
+      1.0
+    """
+    few = dataclasses.replace(data, count=min(data.count, 128))
+    found, loss = batches(model, few, held_out=True)
+    right = float(gated.under_gates(model, found, gated.accuracy, Gates())[0])
+    return {"loss": gated.mean_loss(model, found, loss), "accuracy": right}
 
 
 def _head(name: str) -> Head:

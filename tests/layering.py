@@ -44,6 +44,7 @@ LAYERS = {
             "compress",
             "finetune",
             "fitting",
+            "gated",
             "judge",
             "learned",
             "mechanism",

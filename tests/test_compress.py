@@ -19,7 +19,8 @@ from jaxcompress.compress import (
     prune_model,
 )
 from jaxcompress.data import language, text
-from jaxcompress.examples import Data, batches, mean_loss
+from jaxcompress.examples import Data, batches
+from jaxcompress.gated import mean_loss
 from jaxcompress.models import Gates, ModelConfig, create
 from tests import families
 from tests.families import randomized

@@ -10,12 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcompress import ablate, examples, io, prune
-from jaxcompress.examples import (
-    Data,
+from jaxcompress import ablate, gated, io, prune
+from jaxcompress.examples import Data, batches, together
+from jaxcompress.gated import (
     accuracy,
     as_measure,
-    batches,
     each_removed,
     harm,
     mean_loss,
@@ -58,12 +57,12 @@ def test_tasks_share_a_program(student):
     data = Data(tasks=("months", "ioi"), count=4, batch=4)
     found, loss = batches(student, data)
     assert len({batch.tokens.shape for batch in found}) == 1
-    examples._measured.clear_cache()
+    gated._measured.clear_cache()
     before = mean_loss(student, found, loss)
-    assert examples._measured._cache_size() == 1
+    assert gated._measured._cache_size() == 1
     halved = student.replace(params=jax.tree.map(lambda leaf: leaf / 2, student.params))
     assert mean_loss(halved, found, loss) != before
-    assert examples._measured._cache_size() == 1
+    assert gated._measured._cache_size() == 1
 
 
 def test_rows_of_tokens_need_no_tokenizer(rows):
@@ -74,6 +73,22 @@ def test_rows_of_tokens_need_no_tokenizer(rows):
     held = np.concatenate([b.tokens for b in batches(causal, data, held_out=True)[0]])
     every = np.load(rows)["tokens"][9::10]
     assert {row.tobytes() for row in held} == {row.tobytes() for row in every}
+
+
+def test_several_texts(rows, tmp_path):
+    np.savez(tmp_path / "few.npz", tokens=np.full((20, 9), 5, np.int32), lengths=np.full(20, 9))
+    both = Data(text=(rows, str(tmp_path / "few.npz")), count=30, batch=30)
+    (first, second), loss = batches(model(), both)
+    assert loss is prune.next_token and len(first.tokens) == 30 and len(second.tokens) == 18
+    assert (second.tokens == 5).all() and not (first.tokens == 5).all(axis=1).any()
+    every, sizes = together(model(), both)
+    assert sizes == (30, 18)
+    np.testing.assert_array_equal(every.tokens, np.concatenate([first.tokens, second.tokens]))
+    np.savez(tmp_path / "few.npz", tokens=np.full((20, 8), 5, np.int32), lengths=np.full(20, 8))
+    with pytest.raises(
+        ValueError, match=r"data.text: expected files .* of one length, got \[8, 9\]"
+    ):
+        batches(model(), both)
 
 
 def test_models_that_see_both_ways_are_asked_for_hidden_tokens(rows):

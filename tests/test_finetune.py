@@ -17,8 +17,9 @@ from jaxcompress.data import language, text
 from jaxcompress.data.curriculum import MixtureConfig
 from jaxcompress.distill import losses
 from jaxcompress.distill.activations import ActivationsConfig
-from jaxcompress.examples import Data, batches, mean_loss
+from jaxcompress.examples import Data, batches
 from jaxcompress.finetune import DistillConfig, LoraConfig, adapt, adapted, distil, distilled
+from jaxcompress.gated import mean_loss
 from jaxcompress.learned import LearnConfig, learned_scores
 from jaxcompress.models import Gates, ModelConfig, create
 from jaxcompress.objectives import distillation
@@ -140,7 +141,7 @@ def test_an_adapter_learns_and_loads(folder, tmp_path):
 def test_the_commands(folder, tmp_path, capsys):
     teacher, student = str(folder / "teacher"), str(folder / "student")
     few = ["steps=2", "batch=4", "data.tasks=[months]", "data.count=8", "optimizer.warmup=1"]
-    orders = ["mixture.order=easy_first", "mixture.opening=1.0"]
+    orders = ["data.tasks=[months,ioi]", "mixture.order=easy_first", "mixture.opening=1.0"]
     more = [
         *orders,
         "activations.attention_kl=0.1",
@@ -182,8 +183,36 @@ def test_tasks_are_put_in_order_by_the_loss_before(kind, monkeypatch):
     assert np.argsort(order.opens).tolist() == np.argsort(losses_of)[::-1].tolist()
     assert order.opens.max() == 60 and order.weights(99).tolist() == pytest.approx([1 / 3] * 3)
     assert nothing is None
-    with pytest.raises(ValueError, match="mixture: expected data.tasks to put in order, got text"):
+    with pytest.raises(ValueError, match="expected several data.tasks or data.text .*, got 1"):
         run(model, kind(data=Data(text="x.npz"), mixture=mixture), progress=False)
+
+
+def test_texts_are_put_in_order_too(tmp_path, monkeypatch):
+    """The one that the model knows comes first; the other has fewer rows, and all are used."""
+    model, given = tiny(), []
+    known = np.argmax(model.apply(model.params, np.zeros((1, 1), int)).logits[0, 0])
+    tokens = {"hard": np.tile(np.arange(9), (12, 1)), "easy": np.full((30, 9), int(known))}
+    for name, rows in tokens.items():
+        np.savez(tmp_path / f"{name}.npz", tokens=rows, lengths=np.full(len(rows), 9))
+    data = Data(text=tuple(str(tmp_path / f"{name}.npz") for name in tokens), count=20)
+    losses_of = [
+        mean_loss(model, *batches(model, dataclasses.replace(data, text=text)))
+        for text in data.text
+    ]
+    assert np.ptp(losses_of) > 1e-3
+    monkeypatch.setattr(
+        "jaxcompress.train.fit",
+        lambda state, step, rows, *_, curriculum, sizes, **__: (
+            given.append((rows, curriculum, sizes)) or state
+        ),
+    )
+    mixture = MixtureConfig("easy_first", opening=0.5, frequencies=(1.0, 3.0))
+    config = DistillConfig(steps=100, data=data, mixture=mixture)
+    distilled(model, model, config, progress=False)
+    [(rows, order, sizes)] = given
+    assert sizes == (11, 20) and len(rows.tokens) == 31  # every tenth row is held out
+    assert np.argsort(order.opens).tolist() == np.argsort(losses_of).tolist()
+    assert order.weights(99).tolist() == [0.25, 0.75]
 
 
 def refused(monkeypatch, call, message):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from jaxcompress import io, prune
-from jaxcompress.examples import Data, batches, mean_loss, together
+from jaxcompress.examples import Data, batches, together
+from jaxcompress.gated import mean_loss
 from jaxcompress.learned import LearnConfig, learned_scores, movement
 from jaxcompress.models import Gates
 
@@ -24,7 +25,7 @@ def test_learned_gates_keep_what_the_task_needs(student):
     data = Data(tasks=("months",), count=32, batch=32)
     config = LearnConfig(steps=60, batch=8, rate=0.2)
     scores = learned_scores(
-        student, together(student, data), ["heads"], 0.5, config, progress=False
+        student, together(student, data)[0], ["heads"], 0.5, config, progress=False
     )
     found, loss = batches(student, data, held_out=True)
     ours, flipped = (
@@ -39,7 +40,7 @@ def test_learned_gates_keep_what_the_task_needs(student):
 def test_movement_reaches_its_share_and_zeros_are_zero(student):
     data = Data(tasks=("months",), count=8, batch=8)
     config = LearnConfig(steps=8, batch=4, rate=1e-3)
-    params, masks = movement(student, together(student, data), 0.75, config, progress=False)
+    params, masks = movement(student, together(student, data)[0], 0.75, config, progress=False)
     assert len(masks) == 6
     for path, mask in masks.items():
         leaf = params

@@ -181,12 +181,12 @@ def mixture(
 
     Args:
       config: order and frequencies.
-      tasks: names; none for text, which has no tasks.
+      tasks: names, of tasks or of texts.
       steps: updates of the run.
       difficulty: of a task by its name, asked only if the order depends on it.
 
     Raises:
-      ValueError: for an order without tasks, and as `curriculum`.
+      ValueError: for an order of less than two, an opening outside [0, 1], and as `curriculum`.
 
     Example:
       >>> found = mixture(MixtureConfig("hard_first"), ["a", "bb"], 100, len)
@@ -195,8 +195,8 @@ def mixture(
     """
     if config == MixtureConfig():
         return None
-    if not tasks:
-        raise check.fail("mixture", "data.tasks to put in order", "text")
+    if len(tasks) < 2:
+        raise check.fail("mixture", "several data.tasks or data.text to put in order", len(tasks))
     if not 0 <= config.opening <= 1:
         raise check.fail("mixture.opening", "a share in [0, 1]", config.opening)
     ranked = config.order in ("easy_first", "hard_first")

@@ -8,6 +8,8 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
+from jaxcompress.data.curriculum import MixtureConfig
+
 __all__ = ["METHODS", "Narrowing", "Network", "Rows", "Texts"]
 
 METHODS = ("full", "attribution", "random", "lasso", "distil", "scratch")
@@ -35,7 +37,9 @@ class Narrowing:
       together: networks that are trained, and on the device, at a time; left out, all of a shape.
       precision: of the computation; parameters and optimizer stay in float32.
       remat: compute activations twice instead of keeping them.
-      teacher_steps: of the general model, half of the rows code and half prose.
+      teacher_steps: of the general model.
+      mixture: when the general model is shown code and prose, in this order, and how often; left
+        out, half of the rows of every step are of each.
       teacher_rate: its learning rate, and that of students and of training from scratch.
       methods: from `METHODS`.
       sizes: (share of neurons, share of residual channels) that are removed.
@@ -70,6 +74,7 @@ class Narrowing:
     precision: Literal["float32", "bfloat16"] = "float32"
     remat: bool = False
     teacher_steps: int = 500
+    mixture: MixtureConfig = dataclasses.field(default_factory=MixtureConfig)
     teacher_rate: float = 3e-3
     methods: tuple[str, ...] = METHODS
     sizes: tuple[tuple[float, float], ...] = ((0.5, 0.2), (0.8, 0.5), (0.95, 0.5))

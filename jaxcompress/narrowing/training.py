@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcompress import check, train, tree
+from jaxcompress.data.curriculum import Curriculum
 from jaxcompress.distill import losses
 from jaxcompress.models import Model
 from jaxcompress.narrowing.settings import Narrowing, Texts
@@ -24,7 +25,7 @@ __all__ = ["fit", "folder", "held_out", "measurements", "nats", "spaced"]
 # The settings by which all training runs are found again.
 _OF_ALL = (
     "teacher", "context", "batch", "precision", "teacher_steps", "teacher_rate", "points",
-    "measured", "layers", "heads", "width", "neurons",
+    "measured", "layers", "heads", "width", "neurons", "mixture",
 )  # fmt: skip
 
 _WARMUP = 0.1  # share of the steps over which the rate rises
@@ -42,6 +43,7 @@ def fit(
     measured: Mapping[str, Any],
     teacher: Model | None = None,
     penalty: float = 0.0,
+    curriculum: Curriculum | None = None,
     checkpoints: str | Path | None = None,
     name: str = "train",
     progress: bool = True,
@@ -51,13 +53,15 @@ def fit(
     Args:
       models: of one configuration.
       config: batch, points, precision and the like.
-      rows: (row, position) tokens of one or several domains, equally often drawn from.
+      rows: (row, position) tokens of one or several domains.
       rates: learning rate of each model.
       steps: of each.
       seeds: of each.
       measured: rows by name that losses are measured on.
       teacher: for distillation.
       penalty: weight of the sum of the neurons' norms.
+      curriculum: when each domain is shown, and how often; left out, all are in equal parts in
+        every step.
       checkpoints: folder.
       name: for the progress bar.
       progress: whether to show one.
@@ -99,6 +103,8 @@ def fit(
     options |= {"parts": config.parts, "measure": measure, "progress": progress}
     loss = functools.partial(_loss, model, teacher, config, penalty)
     shared = {"rows": rows, "teacher": teacher.params if teacher is not None else {}}
+    if curriculum is not None:
+        shared, options = shared | {"plan": curriculum}, options | {"schedule": _planned}
     tool = functools.partial(_at_rate, base)
     size, found, histories = config.together or len(models), [], []
     for first in range(0, len(models), size):
@@ -133,18 +139,35 @@ def _repeated(shared: Any, count: int) -> Any:
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), shared)
 
 
+def _planned(hyper: dict[str, Any], step: Any) -> dict[str, Any]:
+    return hyper | {"shares": hyper["plan"].weights(step)}
+
+
+def _drawn(batch: int, key: Any, hyper: Any) -> jax.Array:
+    """Rows at random: as many of each domain, or of domains at random in the shares of the step."""
+    domains = hyper["rows"]
+
+    def draw(key: Any, count: int) -> list[jax.Array]:
+        keys = jax.random.split(key, len(domains))
+        places = [
+            jax.random.randint(k, (count,), 0, len(rows))
+            for k, rows in zip(keys, domains, strict=True)
+        ]
+        return [rows[at] for rows, at in zip(domains, places, strict=True)]
+
+    if "shares" not in hyper:
+        return jnp.concatenate(draw(key, batch // len(domains)))
+    which, where = jax.random.split(key)
+    domain = jax.random.categorical(which, jnp.log(hyper["shares"]), shape=(batch,))
+    return jnp.stack(draw(where, batch))[domain, jnp.arange(batch)]
+
+
 def _loss(
     model: Model, teacher: Model | None, config: Narrowing, penalty: float,
     params: Any, key: Any, hyper: Any,
 ) -> tuple[Any, dict[str, Any]]:  # fmt: skip
     """Nats per token of rows drawn at random, with a teacher's word or a penalty if asked."""
-    each = config.batch // config.parts // len(hyper["rows"])
-    keys = jax.random.split(key, len(hyper["rows"]))
-    drawn = [
-        rows[jax.random.randint(key, (each,), 0, len(rows))]
-        for key, rows in zip(keys, hyper["rows"], strict=True)
-    ]
-    tokens = jnp.concatenate(drawn)
+    tokens = _drawn(config.batch // config.parts, key, hyper)
     logits = model.apply(params, tokens).logits[:, :-1]
     if teacher is None:
         value, _ = losses.cross_entropy(logits, tokens[:, 1:])

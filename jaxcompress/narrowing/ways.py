@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from jaxcompress import check, prune
+from jaxcompress.data.curriculum import Curriculum, mixture
 from jaxcompress.io.huggingface import load
 from jaxcompress.models import Gates, Model, create
 from jaxcompress.models.config import ModelConfig
@@ -113,8 +114,11 @@ class Runs:
             return loaded.replace(config=computed)
         model = create(_sizes(config), key=jax.random.key(0), tokenizer=self.texts.tokenizer)
         starts = {("general", (0.0, 0.0), 0): model}
-        domains = ("code", "prose")
-        return self.train(starts, "general", config.teacher_steps, domains=domains)[0].model
+        domains, steps = ("code", "prose"), config.teacher_steps
+        order = mixture(
+            config.mixture, domains, steps, lambda name: nats(model, self.measured[name])
+        )
+        return self.train(starts, "general", steps, domains=domains, curriculum=order)[0].model
 
     def before(self, model: Model) -> dict[str, float]:
         """What is measured of a model before it is trained."""
@@ -153,6 +157,7 @@ class Runs:
         teacher: Model | None = None,
         penalty: float = 0.0,
         past: Mapping[int, Network] | None = None,
+        curriculum: Curriculum | None = None,
     ) -> list[Network]:
         """Trains models, those of one shape together; `past` is what they went through before."""
         found = []
@@ -171,7 +176,7 @@ class Runs:
             params, history = fit(
                 models, self.config, rows, rates=rates, steps=steps, measured=self.measured,
                 seeds=[name[2] for name in names], teacher=teacher, penalty=penalty,
-                checkpoints=kept, name=title, progress=self.progress,
+                curriculum=curriculum, checkpoints=kept, name=title, progress=self.progress,
             )  # fmt: skip
             for i, name in enumerate(names):
                 before = past[name[2]].history[-1]["tokens"] if past else 0.0

@@ -43,6 +43,7 @@ def fit(
     every: int | None = None,
     about: Mapping[str, Any] | None = None,
     curriculum: Curriculum | None = None,
+    sizes: Sequence[int] | None = None,
     mesh: Mesh | None = None,
     name: str = "train",
     progress: bool = True,
@@ -71,8 +72,9 @@ def fit(
       every: steps between checkpoints, a multiple of `chunk`; by default `chunk`.
       about: what else the numbers depend on, in values that JSON has, such as the settings of the
         loss and of the optimiser: `fit` cannot look into functions.
-      curriculum: in which order the tasks are shown that the rows are of, as many of each, one
-        after the other; by default all rows are drawn alike.
+      curriculum: in which order the tasks are shown that the rows are of, those of each one after
+        those of the other; by default all rows are drawn alike.
+      sizes: rows of each of its tasks; left out, as many of each.
       mesh: devices to spread the rows of a batch and the parameters over, see `shardings`; by
         default one device.
       name: what is trained, for the progress bar and the rows.
@@ -97,10 +99,9 @@ def fit(
       (100, True)
     """
     count, every = _check(data, steps, batch, chunk, every, mesh)
-    if curriculum is not None and count % len(curriculum.opens):
-        raise check.fail("data", f"as many rows of {len(curriculum.opens)} tasks", f"{count} rows")
+    parts = None if curriculum is None else _parts(curriculum, sizes, count)
     data = jax.tree.map(lambda leaf: leaf if _mapped(leaf) else jnp.asarray(leaf), data)
-    known = {} if checkpoints is None else _known_by(state, data, batch, about, curriculum)
+    known = {} if checkpoints is None else _known_by(state, data, batch, about, parts)
     state, saved = _begin(state, checkpoints, known, mesh)
     done = int(state.step)
     if run is not None:
@@ -113,7 +114,7 @@ def fit(
     with _held(checkpoints) as terminated, _bar(name, done, steps, progress) as bar:
         while done < steps:
             length = min(chunk - done % chunk, steps - done)
-            rows = _rows(state.key, done, curriculum, batch=batch, length=length, count=count)
+            rows = _rows(state.key, done, parts, batch=batch, length=length, count=count)
             rows = np.asarray(rows)
             state, seen, finite = run_chunk(state, _batches(data, rows, mesh))
             seen = {key: np.asarray(value) for key, value in seen.items()}
@@ -157,12 +158,13 @@ def _known_by(
     data: Any,
     batch: int,
     about: Mapping[str, Any] | None,
-    curriculum: Curriculum | None,
+    parts: Any,
 ) -> dict[str, Any]:
     """What the checkpoints of a run have in common, and those of another have not."""
     prints = {"start": checkpoint.fingerprint(start), "data": checkpoint.fingerprint(data)}
-    if curriculum is not None:
-        prints["curriculum"] = checkpoint.fingerprint(vars(curriculum))
+    if parts is not None:
+        curriculum, _, sizes = parts
+        prints["curriculum"] = checkpoint.fingerprint({**vars(curriculum), "sizes": sizes})
     return {**prints, "batch": batch, **(about or {})}
 
 
@@ -195,22 +197,35 @@ def _mapped(leaf: Any) -> bool:
     return isinstance(leaf, np.memmap)
 
 
+def _parts(
+    curriculum: Curriculum, sizes: Sequence[int] | None, count: int
+) -> tuple[Curriculum, np.ndarray, np.ndarray]:
+    """With the curriculum, where the rows of each task begin and how many there are."""
+    tasks = len(curriculum.opens)
+    if sizes is None:
+        if count % tasks:
+            raise check.fail("data", f"as many rows of {tasks} tasks", f"{count} rows")
+        sizes = [count // tasks] * tasks
+    if len(sizes) != tasks or min(sizes) < 1 or sum(sizes) != count:
+        expected = f"for each of {tasks} tasks a number of rows, {count} in all"
+        raise check.fail("sizes", expected, list(sizes))
+    return curriculum, np.cumsum([0, *sizes[:-1]]), np.array(sizes)
+
+
 @functools.partial(jax.jit, static_argnames=("batch", "length", "count"))
-def _rows(
-    key: Any, first: Any, curriculum: Curriculum | None, *, batch: int, length: int, count: int
-) -> jax.Array:
+def _rows(key: Any, first: Any, parts: Any, *, batch: int, length: int, count: int) -> jax.Array:
     """(step, row) numbers of the rows that `length` steps take."""
     key = jax.random.fold_in(key, _DATA)
 
     def of_step(step: Any) -> jax.Array:
         own = jax.random.fold_in(key, step)
-        if curriculum is None:
+        if parts is None:
             return jax.random.randint(own, (batch,), 0, count)
+        curriculum, starts, sizes = parts
         which, where = jax.random.split(own)
-        each = count // len(curriculum.opens)
         shares = jnp.log(curriculum.weights(step))
         task = jax.random.categorical(which, shares, shape=(batch,))
-        return each * task + jax.random.randint(where, (batch,), 0, each)
+        return starts[task] + jax.random.randint(where, (batch,), 0, sizes[task])
 
     return jax.vmap(of_step)(first + jnp.arange(length))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +11,20 @@ import numpy as np
 import pytest
 
 from jaxcompress import prune
+from jaxcompress.data.curriculum import MixtureConfig
 from jaxcompress.data.text import word_level
 from jaxcompress.models import Gates
-from jaxcompress.narrowing import Narrowing, Texts, fit, narrow, nats, read, relearn, relearning
+from jaxcompress.narrowing import (
+    Narrowing,
+    Texts,
+    fit,
+    narrow,
+    nats,
+    read,
+    relearn,
+    relearning,
+    training,
+)
 from jaxcompress.narrowing.ways import Runs
 from tests import torch_models
 from tests.families import VOCAB
@@ -189,3 +201,37 @@ def test_bad_settings(work):
     one_file = dataclasses.replace(TINY, only=("bisect",), work=work, vocab=257)
     with pytest.raises(ValueError, match="no text. Splits are by file"):
         read(one_file)
+
+
+def test_domains_are_drawn_in_the_shares_of_the_step():
+    rows = [jnp.zeros((3, 2), int), jnp.ones((50, 2), int)]
+    keys = jax.random.split(jax.random.key(0), 500)
+
+    def share(hyper, key):
+        return training._drawn(8, key, hyper).mean()
+
+    for shares in ([0.0, 1.0], [0.75, 0.25]):
+        hyper = {"rows": rows, "shares": jnp.array(shares)}
+        found = jax.vmap(functools.partial(share, hyper))(keys)
+        np.testing.assert_allclose(found.mean(), shares[1], atol=0.02)
+    equal = jax.vmap(functools.partial(share, {"rows": rows}))(keys)
+    assert (equal == 0.5).all()  # without a curriculum in every step
+
+
+def test_the_general_model_can_be_shown_one_domain_first(tmp_path):
+    """What comes first, and more often, is known better in the end."""
+    split = {"train": np.full((8, 6), 3), "validation": np.full((4, 6), 3)}
+    found = texts().rows | {"prose": split | {"test": np.full((4, 6), 3)}}
+    order = MixtureConfig("by_frequency", opening=1.0, frequencies=(1.0, 3.0))
+    config = dataclasses.replace(
+        TINY, methods=(), sizes=(), teacher_steps=40, mixture=order, work=str(tmp_path),
+        teacher_rate=0.03,
+    )  # fmt: skip
+    general = narrow(config, Texts(found, None, ""), progress=False)[0]
+    late = narrow(
+        dataclasses.replace(config, mixture=dataclasses.replace(order, frequencies=(3.0, 1.0))),
+        Texts(found, None, ""),
+        progress=False,
+    )[0]
+    assert general.history[0]["prose"] < late.history[0]["prose"]
+    assert general.history[0]["code"] != late.history[0]["code"]

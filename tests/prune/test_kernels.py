@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from jaxcompress import io, tree
-from jaxcompress.examples import Data, batches, mean_loss
+from jaxcompress.examples import Data, batches
+from jaxcompress.gated import mean_loss
 from jaxcompress.prune import Text, calibrate
 from jaxcompress.prune.kernels import WEIGHT_CRITERIA, prune_weights, weight_scores
 from tests import families

@@ -160,6 +160,29 @@ def test_a_curriculum_decides_which_rows_are_drawn():
         train.fit(start, step, data[1:], 40, batch=4, curriculum=order)
 
 
+def test_tasks_of_a_curriculum_need_not_have_as_many_rows():
+    """3, 50 and 27 rows in shares 1 : 3 : 0: every row of a task as often as the others of it."""
+    seen = []
+    bounds = {"first": (0, 3), "row 0": (0, 1), "second": (3, 53), "row 52": (52, 53)}
+
+    def counted(params, rows, key):
+        found = {k: ((rows >= a) & (rows < b)).mean() for k, (a, b) in bounds.items()}
+        return 0.0 * params["w"].sum(), found
+
+    start = train.create({"w": jnp.ones(2)}, adam(), jax.random.key(3))
+    order = curriculum("mixed", [1, 1, 1], steps=0, frequencies=[1, 3, 1]).only([1, 1, 0])
+    options = {"batch": 256, "chunk": 200, "curriculum": order, "progress": False}
+    options["loggers"] = [lambda name, step, row: seen.append(row)]
+    step, rows = train.make_step(counted, adam()), np.arange(80)
+    train.fit(start, step, rows, 200, sizes=[3, 50, 27], **options)
+    expected = {"first": 0.25, "row 0": 0.25 / 3, "second": 0.75, "row 52": 0.75 / 50}
+    assert {k: seen[0][k] for k in expected} == pytest.approx(expected, abs=5e-3)
+    assert seen[0]["first"] + seen[0]["second"] == pytest.approx(1)
+    for sizes in ([3, 50], [3, 50, 28], [0, 53, 27]):
+        with pytest.raises(ValueError, match="sizes: expected for each of 3 tasks a number of row"):
+            train.fit(start, step, rows, 200, sizes=sizes, **options)
+
+
 def test_nothing_is_kept_of_a_step_after_the_call(data, start):
     """A process that trains many models would run out of memory maps for compiled programs."""
     step = train.make_step(loss, adam())
