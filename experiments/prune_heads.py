@@ -76,7 +76,7 @@ def run(config: Config, progress: bool = True) -> list[dict[str, Any]]:
 
 def panels(config: Config) -> tuple[str, ...]:
     """What is measured on, by name."""
-    return config.data.tasks or (Path(str(config.data.text)).stem,)
+    return config.data.tasks or (", ".join(Path(text).stem for text in config.data.texts),)
 
 
 def measured(loss: Any) -> tuple[str, Any]:
