@@ -40,12 +40,12 @@ class Config:
 
     Attributes:
       model: Hugging Face id, directory or `builtin:<name>`.
-      context: tasks whose answer stands in the prompt.
+      context: tasks whose answer follows from the prompt.
       recall: tasks whose answer is known by heart.
       facts: JSON file of facts, such as `known_1000.json`; left out, the built-in ones.
       shares: of the heads, or of the neurons, that are removed.
       criterion: from `prune.CRITERIA`, on all tasks together.
-      count: prompts of each task; of those in context as many that the model answers.
+      count: prompts of each task; of those in context up to as many answered.
       seeds: random orders; of the pruning order, as many draws of prompts to score on.
       run: run folder.
     """
@@ -87,7 +87,7 @@ def run(config: Config, progress: bool = True) -> list[dict[str, Any]]:
 
 
 def draw(model: Model, config: Config, name: str, seed: int) -> tasks.Prompts:
-    """Prompts that the model answers; in context there are always more to choose from."""
+    """Up to `count` prompts that the model answers, all that are drawn if it answers none."""
     options = {"path": config.facts} if name == "known_facts" and config.facts else {}
     many = config.count * (8 if name in config.context else 1)
     drawn = tasks.get(

@@ -143,14 +143,15 @@ def held_out(model: Model, data: Data) -> dict[str, float]:
     """`loss` in nats and `accuracy` on at most 128 held-out prompts of each task.
 
     Raises:
-      ValueError: as `examples.batches`.
+      ValueError: without tasks, and as `examples.batches`.
 
     Example:
-      >>> from jaxcompress.examples import Data
       >>> from jaxcompress.io.huggingface import load
       >>> held_out(load("builtin:student"), Data(tasks=("months",), count=8))["accuracy"]
       1.0
     """
+    if not data.tasks:
+        raise check.fail("data.tasks", "names of tasks", "none")
     few = dataclasses.replace(data, count=min(data.count, 128))
     found, loss = batches(model, few, held_out=True)
     right = float(gated.under_gates(model, found, gated.accuracy, Gates())[0])

@@ -160,7 +160,9 @@ def several(
 
 @dataclasses.dataclass(frozen=True)
 class MixtureConfig:
-    """When the tasks of a training run are shown, and how often.
+    """When the tasks, or texts, of a training run are shown, and how often.
+
+    Left out, all rows are drawn alike: a text with more of them comes more often.
 
     Attributes:
       order: mixed (all from the start), easy_first or hard_first (by the loss of the model before

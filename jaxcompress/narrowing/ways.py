@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxcompress import check, prune
-from jaxcompress.data.curriculum import Curriculum, mixture
+from jaxcompress.data.curriculum import Curriculum, MixtureConfig, mixture
 from jaxcompress.io.huggingface import load
 from jaxcompress.models import Gates, Model, create
 from jaxcompress.models.config import ModelConfig
@@ -107,6 +107,8 @@ class Runs:
         """The teacher, loaded or trained on both domains."""
         config = self.config
         if config.teacher is not None:
+            if config.mixture != MixtureConfig():
+                raise check.fail("mixture", "none with a teacher, which is not trained", "one")
             loaded = load(config.teacher)
             computed = dataclasses.replace(
                 loaded.config, dtype=config.precision, remat=config.remat

@@ -44,7 +44,8 @@ def prompts(
       context: longest prompt the model takes, in tokens.
 
     Returns:
-      `count` different prompts of 2 n + 2 tokens (one more with a mask, one less without a bos).
+      `count` different prompts of 2 n + 2 tokens, one less without a bos; with a mask token, that
+      and what the tokenizer puts behind it come after these.
 
     Raises:
       ValueError: for a vocabulary or context too small for `pairs`.
