@@ -135,7 +135,7 @@ def ordinary_ids(tokenizer: Tokenizer) -> list[int]:
 
 
 def vocabulary(
-    tokenizer: Tokenizer, given: Sequence[int] | None, name: str, number: int, *, each: int = 2
+    tokenizer: Tokenizer, given: Sequence[int] | None, name: str, number: int
 ) -> np.ndarray:
     """The ids to draw from: those given, or all ordinary ones.
 
@@ -143,8 +143,7 @@ def vocabulary(
       tokenizer: asked for its ordinary ids.
       given: ids, or `None`.
       name: of the option that says how many tokens a prompt takes.
-      number: its value.
-      each: different tokens that a prompt takes for every one of them.
+      number: its value; a prompt takes twice as many different tokens.
 
     Raises:
       ValueError: for a vocabulary with fewer.
@@ -154,10 +153,10 @@ def vocabulary(
       [3, 5]
     """
     ids = np.unique(ordinary_ids(tokenizer) if given is None else list(given))
-    if ids.size < each * number:
-        hint = f"A prompt takes {each} different tokens for each; ask for a smaller {name}"
+    if ids.size < 2 * number:
+        hint = f"A prompt takes twice as many different tokens; ask for a smaller {name}"
         got = f"{number} with {ids.size} ordinary tokens"
-        raise check.fail(name, f"at most {ids.size // each}", got, hint)
+        raise check.fail(name, f"at most {ids.size // 2}", got, hint)
     return ids
 
 
