@@ -136,6 +136,8 @@ def _rows(model: Model, data: Data, text: str, held_out: bool) -> tuple[Any, Any
     if not len(places):
         raise check.fail("data.text", f"at least {_TENTH} rows", len(tokens))
     key = jax.random.fold_in(jax.random.key(data.seed), int(held_out))
+    # Of texts of one length not the same rows, and not the same hidden places.
+    key = jax.random.fold_in(key, place) if (place := data.texts.index(text)) else key
     chosen = np.sort(places[np.asarray(jax.random.permutation(key, len(places)))[: data.count]])
     tokens, real = np.asarray(tokens[chosen]), real[chosen]
     if model.config.head == "none":
