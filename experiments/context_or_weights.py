@@ -19,8 +19,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxcompress import check, io, prune, runs, tasks
 from jaxcompress import config as configs
-from jaxcompress import io, prune, runs, tasks
 from jaxcompress.ablate.removal import answered, remaining
 from jaxcompress.models import Gates, Model
 from jaxcompress.report.curves import curves
@@ -64,8 +64,7 @@ class Config:
 def run(config: Config, progress: bool = True) -> list[dict[str, Any]]:
     """One row for each task, kind, order, seed and share: the accuracy that is left."""
     model, rows = io.load(config.model), []
-    names = (*config.context, *config.recall)
-    prompts = {name: draw(model, config, name, 99) for name in names}
+    prompts = answerable(model, config, 99)
     scored = [importance(model, config, seed) for seed in range(config.seeds)]
     asked = [(order, seed) for order in ORDERS for seed in range(config.seeds)]
     for kind in KINDS:
@@ -76,32 +75,36 @@ def run(config: Config, progress: bool = True) -> list[dict[str, Any]]:
                 scores = np.random.default_rng(seed).random(scores.shape)
             one = Gates(**{kind: scores})
             gates += [getattr(prune.select(one, share), kind) for share in config.shares]
-        for name in names:
-            found = remaining(model, prompts[name], Gates(**{kind: np.stack(gates)}))
+        for name, some in prompts.items():
+            found = remaining(model, some, Gates(**{kind: np.stack(gates)}))
             numbers = iter(np.asarray(found).tolist())
             for order, seed in asked:
                 row = {"task": name, "kind": kind, "order": order, "seed": seed}
-                row |= {"prompts": len(prompts[name]), "panel": f"{kind}, {order}"}
+                row |= {"prompts": len(some), "panel": f"{kind}, {order}"}
                 rows += [row | {"share": s, "accuracy": next(numbers)} for s in config.shares]
     return rows
 
 
-def draw(model: Model, config: Config, name: str, seed: int) -> tasks.Prompts:
-    """Up to `count` prompts that the model answers, all that are drawn if it answers none."""
-    options = {"path": config.facts} if name == "known_facts" and config.facts else {}
-    many = config.count * (8 if name in config.context else 1)
-    drawn = tasks.get(
-        name, model.tokenizer, many, jax.random.key(seed), context=model.config.context, **options
-    )
-    return answered(model, drawn)[: config.count]
+def answerable(model: Model, config: Config, seed: int) -> dict[str, tasks.Prompts]:
+    """Of each task up to `count` prompts that the model answers."""
+    found = {}
+    for name in (*config.context, *config.recall):
+        options, key = {"context": model.config.context}, jax.random.key(seed)
+        if name == "known_facts" and config.facts:
+            options["path"] = config.facts
+        many = config.count * (8 if name in config.context else 1)
+        drawn = tasks.get(name, model.tokenizer, many, key, **options)
+        if len(right := answered(model, drawn)[: config.count]):
+            found[name] = right
+    if not found:
+        raise check.fail("model", "one that answers some prompt of the tasks", config.model)
+    return found
 
 
 def importance(model: Model, config: Config, seed: int) -> Gates:
     """Scores of heads and neurons on all tasks, each with the same weight."""
-    found, how = [], {"loss": prune.answer, "progress": False}
-    for name in (*config.context, *config.recall):
-        batches = [draw(model, config, name, seed)]
-        found.append(prune.score(model, batches, config.criterion, **how))
+    how, given = {"loss": prune.answer, "progress": False}, answerable(model, config, seed)
+    found = [prune.score(model, [some], config.criterion, **how) for some in given.values()]
     each = {kind: [np.asarray(getattr(one, kind)) for one in found] for kind in KINDS}
     return Gates(**{k: sum(v / max(v.mean(), 1e-30) for v in some) for k, some in each.items()})
 
@@ -126,19 +129,18 @@ def main() -> None:
         xlabel="share removed", ylabel="accuracy left",
     )  # fmt: skip
     cells = []
-    for name in (*config.context, *config.recall):
+    for name in dict.fromkeys(row["task"] for row in rows):
         mine = [row for row in rows if row["task"] == name]
         halves = [half(mine, kind, order) for kind in KINDS for order in ORDERS]
-        place = "context" if name in config.context else "weights"
-        cells.append((name, place, str(mine[0]["prompts"]), *halves))
+        where = "weights" if name in config.recall else "context"
+        cells.append((name, where, str(mine[0]["prompts"]), *halves))
     columns = ("task", "where", "prompts", *(f"{k}, {o}" for k in KINDS for o in ORDERS))
-    found = Section(columns, tuple(cells))
     caption = f"Mean over {config.seeds} orders, the range as a band; means stand for what is gone."
     told = publish(
         folder.directory,
         f"In the context or in the weights of {config.model}?",
         figures={"accuracy": (png, "Accuracy against the share removed", caption)},
-        tables={"The share removed at which half of the answers are gone": found},
+        tables={"Share removed at which half is left": Section(columns, tuple(cells))},
         config=configs.to_dict(config),
     )
     print(told)

@@ -147,6 +147,7 @@ def _rows(model: Model, data: Data, text: str, held_out: bool) -> tuple[Any, Any
     mask = getattr(model.tokenizer, "mask_token_id", None)
     if mask is None:
         raise check.fail("model", "a tokenizer with a mask token, as it sees both ways", "none")
+    key = jax.random.fold_in(key, 1)  # not the one that chose the rows
     hidden = np.asarray(jax.random.bernoulli(key, _HIDDEN, tokens.shape)) & (real > 0)
     labels = np.where(hidden, tokens, -1)
     return prune.Masked(np.where(hidden, mask, tokens), real, labels), prune.masked_token

@@ -80,7 +80,7 @@ def _remaining(params, prompts, edits, clean, gates, *, apply, metric, chunk):
 
 
 def answered(model: Any, prompts: Prompts) -> Prompts:
-    """The prompts that the model answers right; all of them if there is none.
+    """The prompts that the model answers right, maybe none.
 
     Args:
       model: as in `sweep`.
@@ -99,4 +99,4 @@ def answered(model: Any, prompts: Prompts) -> Prompts:
     """
     logits = at_answer(run(model, prompts).logits, jax.tree.map(jnp.asarray, prompts))
     right = (logits.argmax(axis=-1)[:, None] == jnp.asarray(prompts.correct)).any(axis=1)
-    return prompts[np.flatnonzero(right)] if bool(right.any()) else prompts
+    return prompts[np.flatnonzero(right)]

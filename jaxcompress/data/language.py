@@ -51,7 +51,6 @@ SHARES: Mapping[str, float] = {
 }
 """How likely each family is to come next in a row, relative to the others."""
 
-_NOT_HELD_OUT = ("known_facts", "induction", "associative_recall")
 _FOLDS = 8
 _LEAD = 0.25  # documents that start with a filler sentence
 _DISORDER = 0.2  # sequences whose members are in no order
@@ -127,7 +126,7 @@ def evaluation(name: str, tokenizer: Any, count: int, key: Any, **options: Any) 
       >>> evaluation("ioi", word_level(texts()), 2, jax.random.key(0)).correct.shape
       (2, 1)
     """
-    if name in _NOT_HELD_OUT:
+    if name == "known_facts" or name not in tasks.TEXTS:
         return tasks.get(name, tokenizer, count, key, **options)
     drawn = tasks.texts(name, _SPARE * _FOLDS * (count + _FOLDS), key, **options)
     kept = [pair for pair in drawn if held_out(pair.clean)][:count]

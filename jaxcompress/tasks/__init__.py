@@ -30,7 +30,7 @@ from jaxcompress.tasks.metrics import (
 )
 from jaxcompress.tasks.pairs import TextPair
 from jaxcompress.tasks.prompts import Prompts, alike
-from jaxcompress.tasks.registry import NAMES, get, shifted, texts
+from jaxcompress.tasks.registry import NAMES, TEXTS, get, shifted, texts
 from jaxcompress.tasks.shifts import SHIFTS
 from jaxcompress.tasks.tokens import Tokenizer
 
@@ -38,6 +38,7 @@ __all__ = [
     "METRICS",
     "NAMES",
     "SHIFTS",
+    "TEXTS",
     "Metric",
     "Prompts",
     "TextPair",

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxcompress import check
 from jaxcompress.tasks import tokens
-from jaxcompress.tasks.encoding import Encoded, different, framed
+from jaxcompress.tasks.encoding import different
 from jaxcompress.tasks.prompts import Prompts
 from jaxcompress.tasks.tokens import Tokenizer
 
@@ -62,14 +62,13 @@ def prompts(
     check.integer("pairs", pairs, 2)
     ids = tokens.vocabulary(tokenizer, vocabulary, "pairs", pairs)
 
-    def draw() -> Encoded:
+    def draw() -> tuple[list[int], list[int], int, int]:
         drawn = rng.choice(ids, size=(pairs, 2), replace=False)
         asked, other = rng.choice(pairs, size=2, replace=False)
         changed = drawn.copy()
         changed[[asked, other], 1] = drawn[[other, asked], 1]
         clean, corrupted = ([*one.ravel().tolist(), int(one[asked, 0])] for one in (drawn, changed))
-        right, wrong = int(drawn[asked, 1]), int(drawn[other, 1])
-        return framed(tokenizer, clean, corrupted, right, wrong)
+        return clean, corrupted, int(drawn[asked, 1]), int(drawn[other, 1])
 
     hint = f"{pairs} pairs over {ids.size} tokens give few prompts"
     return different(draw, count, tokenizer, context=context, hint=hint)

@@ -22,7 +22,6 @@ __all__ = [
     "different",
     "encode",
     "encode_pair",
-    "framed",
     "reasons",
 ]
 
@@ -297,47 +296,29 @@ def encode(
     return collate(kept, reader, context=context, padding_side=padding_side)
 
 
-def framed(
-    tokenizer: Tokenizer,
-    clean: Sequence[int],
-    corrupted: Sequence[int],
-    right: int,
-    wrong: int,
-) -> Encoded:
-    """A pair of prompts with the special tokens of the tokenizer around them, and its mask, if any.
-
-    Example:
-      >>> class Letters:
-      ...     bos_token_id, all_special_ids = 0, [0]
-      ...     def __call__(self, text): return {"input_ids": [0]}
-      >>> framed(Letters(), [7, 8], [9, 8], 1, 2)
-      Encoded(clean=[0, 7, 8], corrupted=[0, 9, 8], position=2, correct=[1], wrong=[2])
-    """
+def _frame(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    """The special tokens of the tokenizer before a prompt; its mask, if any, and what is behind."""
     around = [int(token) for token in tokenizer("")["input_ids"]]
     starts = {getattr(tokenizer, f"{name}_token_id", None) for name in ("bos", "cls")}
     before = around[:1] if around and around[0] in starts else []
     mask = getattr(tokenizer, "mask_token_id", None)
-    after = [] if mask is None else [mask, *around[len(before) :]]
-    position = len(before) + len(clean) - (0 if after else 1)
-    return Encoded(
-        [*before, *clean, *after], [*before, *corrupted, *after], position, [right], [wrong]
-    )
+    return before, [] if mask is None else [mask, *around[len(before) :]]
 
 
 def different(
-    draw: Callable[[], Encoded],
+    draw: Callable[[], tuple[Sequence[int], Sequence[int], int, int]],
     count: int,
     tokenizer: Tokenizer,
     *,
     context: int | None = None,
     hint: str,
 ) -> Prompts:
-    """`count` prompts that differ.
+    """`count` prompts of token ids that differ, with the special tokens of the tokenizer around.
 
     Args:
-      draw: makes one.
+      draw: makes one: clean and corrupted ids, the right and the wrong answer.
       count: how many.
-      tokenizer: see `encode`.
+      tokenizer: see `encode`; with a mask token, the answer belongs there, behind the prompt.
       context: longest prompt the model takes, in tokens.
       hint: why there may be too few.
 
@@ -345,18 +326,22 @@ def different(
       ValueError: if so many different ones do not turn up, or they are longer than the context.
 
     Example:
-      >>> one = Encoded([5], [6], 0, [7], [8])
-      >>> different(lambda: one, 2, lambda text: {}, hint="There is one")
-      Traceback (most recent call last):
-      ...
-      ValueError: count: expected at most 1, got 2. There is one
+      >>> class Letters:
+      ...     bos_token_id, all_special_ids = 0, [0]
+      ...     def __call__(self, text): return {"input_ids": [0]}
+      >>> prompts = different(lambda: ([7, 8], [9, 8], 1, 2), 1, Letters(), hint="There is one")
+      >>> prompts.tokens.tolist(), prompts.corrupted.tolist(), prompts.answer_position.tolist()
+      ([[0, 7, 8]], [[0, 9, 8]], [2])
     """
+    before, after = _frame(tokenizer)
     rows: dict[tuple[int, ...], Encoded] = {}
     for _ in range(20 * count + 100):
         if len(rows) == count:
             break
-        drawn = draw()
-        rows.setdefault(tuple(drawn.clean), drawn)
+        clean, corrupted, right, wrong = draw()
+        whole, changed = ([*before, *ids, *after] for ids in (clean, corrupted))
+        position = len(before) + len(clean) - (0 if after else 1)
+        rows.setdefault(tuple(whole), Encoded(whole, changed, position, [right], [wrong]))
     if len(rows) < count:
         raise check.fail("count", f"at most {len(rows)}", count, hint)
     return collate(list(rows.values()), tokens.reader(tokenizer), context=context)

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxcompress import check
 from jaxcompress.tasks import tokens
-from jaxcompress.tasks.encoding import Encoded, different, framed
+from jaxcompress.tasks.encoding import different
 from jaxcompress.tasks.prompts import Prompts
 from jaxcompress.tasks.tokens import Tokenizer
 
@@ -64,13 +64,13 @@ def prompts(
     repeat = check.integer("repeat", length // 2 if repeat is None else repeat, 1, length - 1)
     ids = tokens.vocabulary(tokenizer, vocabulary, "length", length)
 
-    def draw() -> Encoded:
+    def draw() -> tuple[list[int], list[int], int, int]:
         # The corrupted half takes as many other tokens.
         drawn = [int(token) for token in rng.choice(ids, size=2 * length, replace=False)]
         sequence, others = drawn[:length], drawn[length:]
         seen, right = sequence[:repeat], sequence[repeat]
         wrong = int(rng.choice([t for t in sequence if t not in (right, seen[-1])]))
-        return framed(tokenizer, sequence + seen, others + seen, right, wrong)
+        return sequence + seen, others + seen, right, wrong
 
     hint = f"A length of {length} over {ids.size} tokens gives few sequences"
     return different(draw, count, tokenizer, context=context, hint=hint)

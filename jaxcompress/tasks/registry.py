@@ -23,7 +23,7 @@ from jaxcompress.tasks.prompts import Prompts
 from jaxcompress.tasks.shifts import SHIFTS
 from jaxcompress.tasks.tokens import Reader, Tokenizer, reader
 
-__all__ = ["NAMES", "get", "shifted", "texts"]
+__all__ = ["NAMES", "TEXTS", "get", "shifted", "texts"]
 
 _TEXTS: dict[str, Callable[..., tuple[TextPair, ...]]] = {
     **{name: functools.partial(sequences.pairs, members=name) for name in sequences.MEMBERS},
@@ -38,8 +38,11 @@ _TOKENS: dict[str, Callable[..., Prompts]] = {
     "associative_recall": associative_recall.prompts,
 }
 
+TEXTS: tuple[str, ...] = tuple(_TEXTS)
+"""The families that are text."""
+
 NAMES: tuple[str, ...] = (*_TEXTS, *_TOKENS)
-"""The families `get` knows."""
+"""The families `get` knows: those, and the ones of random tokens."""
 
 # How many more pairs are made, as multiples of `count`, before too few usable ones are an error.
 _ROUNDS = (1, 4, 16)
@@ -60,7 +63,7 @@ def texts(name: str, count: int, key: Any, **options: Any) -> tuple[TextPair, ..
     """The pairs of a family as text, before any tokenizer has refused some.
 
     Args:
-      name: one of `NAMES` but "induction" and "associative_recall", which have no text.
+      name: one of `TEXTS`.
       count: how many pairs.
       key: a typed key, `jax.random.key(seed)`.
       **options: of the family's `pairs`, such as `order` for "ioi" or `path` for "known_facts".

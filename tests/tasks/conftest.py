@@ -9,8 +9,6 @@ from transformers import BertTokenizer, GPT2Tokenizer, PreTrainedTokenizerFast
 
 from jaxcompress import tasks
 
-WITHOUT_TEXT = ("induction", "associative_recall")
-
 
 @pytest.fixture(scope="session")
 def gpt2(shared_data):
@@ -30,9 +28,7 @@ def word_level():
         [pre_tokenizers.Whitespace(), pre_tokenizers.Split(Regex(r"\d\d"), "isolated")]
     )
     found = {f"{year:02d}" for year in range(100)}
-    for name in tasks.NAMES:
-        if name in WITHOUT_TEXT:
-            continue
+    for name in tasks.TEXTS:
         for pair in tasks.texts(name, 600, jax.random.key(99)):
             text = " ".join([pair.clean, pair.corrupted, *pair.correct, *pair.wrong])
             found.update(piece for piece, _ in splitter.pre_tokenize_str(text))

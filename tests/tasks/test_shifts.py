@@ -8,8 +8,7 @@ from jaxcompress import io, tasks
 from jaxcompress.tasks import SHIFTS, ioi, sequences, words
 
 CASES = [(name, shift) for name, found in SHIFTS.items() for shift in found]
-WITHOUT_TEXT = ("induction", "associative_recall")
-TEXTS = [(name, shift) for name, shift in CASES if name not in WITHOUT_TEXT]
+TEXTS = [(name, shift) for name, shift in CASES if name in tasks.TEXTS]
 ELSEWHERE = ("linear_function",)  # whose words the built-in models do not know
 
 
