@@ -52,7 +52,7 @@ def linear_cka(
     if mask is not None:
         check.shape("mask", mask, [x.shape[:1]], "(token,)")
         kept = (jnp.asarray(mask) > 0).astype(jnp.float32)
-    x, y = (_centred(z, kept) for z in (x, y))
+    x, y = (_unit(_centred(z, kept)) for z in (x, y))
     hsic = _unbiased_hsic if debiased else _hsic
     own = hsic(x, x, kept) * hsic(y, y, kept)
     return jnp.where(own > 0, hsic(x, y, kept) / jnp.sqrt(jnp.where(own > 0, own, 1.0)), 0.0)
@@ -63,10 +63,24 @@ def _product(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def _centred(x: jax.Array, kept: jax.Array) -> jax.Array:
+    # Less the first token that is kept, whatever is constant is exactly 0.
+    x = x.astype(jnp.float32) - jax.lax.stop_gradient(x[jnp.argmax(kept)][None].astype(jnp.float32))
     # A NaN at a token that is left out would otherwise reach the gradient.
-    x = jnp.where(kept[:, None] > 0, x.astype(jnp.float32), 0.0)
+    x = jnp.where(kept[:, None] > 0, x, 0.0)
     mean = x.sum(axis=0, keepdims=True) / jnp.maximum(kept.sum(), 1)
     return (x - mean) * kept[:, None]
+
+
+def _unit(x: jax.Array) -> jax.Array:
+    """Of norm 1, as what follows is of eighth order and would leave float32; 0 stays 0.
+
+    CKA does not depend on the scale, so nothing is to be differentiated in it.
+    """
+    # The largest first: squares of large numbers overflow, and those of small ones vanish.
+    for size in (lambda x: jnp.abs(x).max(), jnp.linalg.norm):
+        scale = size(jax.lax.stop_gradient(x))
+        x = x / jnp.where(scale > 0, scale, 1.0)
+    return x
 
 
 def _hsic(x: jax.Array, y: jax.Array, kept: jax.Array) -> jax.Array:

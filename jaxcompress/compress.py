@@ -138,7 +138,7 @@ def protect(scores: Gates, kept: np.ndarray) -> Gates:
     """
     if scores.heads is None:
         return scores
-    heads = np.asarray(scores.heads)
+    heads = np.asarray(scores.heads, np.float64)  # scores far below 1 keep their order
     there = heads[heads < np.inf]  # not the slots that smaller layers lack
     # So far that one of them raises the mean of any group that it is in above all others.
     shift = heads.shape[1] * (there.max() - there.min() + 1)

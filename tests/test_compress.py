@@ -173,6 +173,12 @@ def test_heads_of_a_circuit_go_last(directory, tmp_path, capsys):
     capsys.readouterr()
 
 
+def test_protected_heads_keep_their_order_however_small_their_scores():
+    scores = Gates(heads=np.array([[1e-8, 5e-8, 3e-8, 2e-8]], np.float32))
+    heads = protect(scores, np.ones((1, 4))).heads
+    assert np.argsort(heads[0]).tolist() == [0, 3, 2, 1]
+
+
 @pytest.mark.parametrize("equal", [False, True])
 def test_protected_heads_hold_their_groups(equal):
     """One of them is enough, however low the scores in its group and high those elsewhere."""

@@ -56,7 +56,7 @@ class ModelConfig:
     Attributes:
       family: whose checkpoints it reads and writes; `"research"` for the small models.
       layers: number of blocks.
-      heads: query heads of a layer (the largest layer, if layers differ).
+      heads: query heads of a layer (the most of any, if layers differ; likewise the next).
       kv_heads: key/value heads; `heads` for multi-head, 1 for multi-query attention.
       head_dim: width of one head; not tied to `width / heads`.
       width: residual stream.
@@ -144,10 +144,11 @@ class ModelConfig:
             ):
                 got = f"{size.heads} heads over {size.kv_heads} in layer {i}"
                 raise check.fail("config.heads", "a multiple of kv_heads", got)
-            if size.heads > self.heads or size.neurons > self.neurons:
+            most = LayerSize(self.heads, self.kv_heads, self.neurons)
+            if any(n > getattr(most, name) for name, n in vars(size).items()):
                 raise check.fail(f"config.sizes[{i}]", "no more than the model's size", size)
-        most = self.head_dim - 1 if self.positions == "rope" else 0  # 0 is the one way to say all
-        check.integer("config.rotary_dim", self.rotary_dim, 0, most)
+        rotary = self.head_dim - 1 if self.positions == "rope" else 0  # 0 is the one way to say all
+        check.integer("config.rotary_dim", self.rotary_dim, 0, rotary)
         if self.positions == "rope" and self.rotated % 2:
             name = "config.rotary_dim" if self.rotary_dim else "config.head_dim"
             raise check.fail(name, "even, as rotary positions pair it", self.rotated)

@@ -29,7 +29,7 @@ def one_shot(
         parameter (a matrix view, say); what has no score is not pruned.
       select: `(scores, sparsity) -> masks`: `patterns.per_tensor`, `per_row` or `global_`.
       sparsity: fraction of the scored weights that is pruned afterwards, in [0, 1).
-      earlier: masks of a round before; what they prune goes first, and counts.
+      earlier: masks of a round before; what they prune goes first, counts, and never comes back.
 
     Returns:
       The masked parameters, and the masks by path, of the parameters' shapes.
@@ -46,9 +46,12 @@ def one_shot(
       ([[0.0, -4.0], [3.0, 0.0]], ['kernel'])
     """
     scores = tree.paths(score(params))
-    for path, mask in _shaped("earlier", earlier or {}, scores).items():
+    before = _shaped("earlier", earlier or {}, scores)
+    for path, mask in before.items():
         scores[path] = jnp.where(mask, scores[path], -jnp.inf)
-    kept = _shaped("scores", select(scores, sparsity), tree.paths(params))
+    found = tree.paths(select(scores, sparsity))
+    found |= {path: found[path] & mask for path, mask in before.items()}
+    kept = _shaped("scores", found, tree.paths(params))
     return masks.apply(params, kept), kept
 
 

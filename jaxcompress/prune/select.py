@@ -53,8 +53,8 @@ def select(
       Gates of 0 and 1.
 
     Raises:
-      ValueError: for a sparsity outside [0, 1), scores of the wrong shape or NaN, and a minimum
-        that cannot be kept at this sparsity.
+      ValueError: for a sparsity outside [0, 1), scores of the wrong shape or NaN, a minimum that
+        cannot be kept at this sparsity, and a `start` in which more is shut than may be.
 
     Example:
       >>> scores = Gates(heads=np.array([[4.0, 1.0], [3.0, 2.0]]))
@@ -68,22 +68,33 @@ def select(
         raise check.fail("groups", "how many there are, to lose equally many heads", "none")
     found = {}
     for name, values in _fields(scores).items():
-        shut = None if start is None else getattr(start, name)
-        if shut is not None:
-            values = np.where((np.asarray(shut) == 0) & (values < np.inf), -np.inf, values)
+        before = None if start is None else getattr(start, name)
+        shut = np.zeros(values.shape, bool) if before is None else np.asarray(before) == 0
+        shut &= values < np.inf
+        values = np.where(shut, -np.inf, values)
         least = at_least if name in _LAYERED else 0
         if groups is None or name != "heads":
             found[name] = _shut_lowest(name, values, scope, sparsity, least)
-            continue
-        owner = _ranks(values, groups) if equal else _owners(values, groups)
-        units = _means(values, owner)
-        if equal and units.shape[1] == 1 < values.shape[1]:
-            raise check.fail("groups", "fewer than heads, to lose equally many", groups)
-        size = np.maximum([(row == 0).sum() for row in owner], 1)
-        gate = _shut_lowest(name, units, scope, sparsity, -(-least // size))
-        shut = np.take_along_axis(gate, np.maximum(owner, 0), axis=1)
-        found[name] = np.where(values < np.inf, shut, 1)
+        else:
+            found[name] = _shut_groups(values, groups, equal, scope, sparsity, least)
+        if opened := int((found[name] > 0)[shut].sum()):
+            expected = f"nothing shut that stays open at {sparsity} with this scope and minimum"
+            raise check.fail(f"start.{name}", expected, f"{opened} components")
     return Gates(**found)
+
+
+def _shut_groups(
+    heads: np.ndarray, groups: int | Sequence[int], equal: bool, scope: str, sparsity: float,
+    least: int,
+) -> np.ndarray:  # fmt: skip
+    """Gates of heads, shut by whole groups or equally many of every group."""
+    owner = _ranks(heads, groups) if equal else _owners(heads, groups)
+    units = _means(heads, owner)
+    if equal and units.shape[1] == 1 < heads.shape[1]:
+        raise check.fail("groups", "fewer than heads, to lose equally many", groups)
+    size = np.maximum([(row == 0).sum() for row in owner], 1)
+    gate = _shut_lowest("heads", units, scope, sparsity, -(-least // size))
+    return np.where(heads < np.inf, np.take_along_axis(gate, np.maximum(owner, 0), axis=1), 1)
 
 
 def budget(
@@ -258,7 +269,7 @@ def _safe(values: np.ndarray, least: Any) -> np.ndarray:
     if values.ndim == 1:
         return np.zeros(values.shape, bool)
     least = np.broadcast_to(least, len(values))
-    check.integer("at_least", int(least.max()), 0, values.shape[1])
+    check.integer("at_least", int(least.max()), 0)
     order = np.argsort(np.where(values < np.inf, -values, np.inf), axis=1, kind="stable")
     ranks = np.argsort(order, axis=1, kind="stable")
     return ranks < least[:, None]

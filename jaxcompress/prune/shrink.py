@@ -272,13 +272,12 @@ def _resized(config: ModelConfig, sizes: list[LayerSize], *, width: int) -> Mode
     """The configuration of a model whose layers have these sizes; stacked if they are equal."""
     heads, neurons = max(s.heads for s in sizes), max(s.neurons for s in sizes)
     even = len(set(sizes)) == 1 and heads > 0
-    largest = max(sizes, key=lambda size: (size.heads, size.kv_heads))
     return dataclasses.replace(
         config,
         layers=len(sizes),
         width=width,
         heads=max(heads, 1),
-        kv_heads=max(largest.kv_heads, 1),
+        kv_heads=max(1, *(size.kv_heads for size in sizes)),
         neurons=neurons,
         sizes=None if even else tuple(sizes),
     )

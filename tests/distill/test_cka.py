@@ -53,6 +53,21 @@ def test_linear_cka_leaves_out_and_is_invariant(is_debiased, key):
     assert similar(jnp.ones((9, 2)), y) == 0.0
 
 
+@pytest.mark.parametrize("is_debiased", [False, True])
+def test_linear_cka_has_no_scale(is_debiased, key):
+    """Its terms are of eighth order: of numbers around 1e4 or 1e-6 they would leave float32."""
+    x, y = jax.random.normal(key, (2, 9, 4))
+    similar = functools.partial(cka.linear_cka, debiased=is_debiased)
+    value, slope = jax.value_and_grad(similar)(x, y)
+    for scale in (1e-12, 1e-6, 1e4, 1e12):
+        again, other = jax.value_and_grad(similar)(scale * x, scale * y)
+        np.testing.assert_allclose(again, value, rtol=1e-5)
+        np.testing.assert_allclose(scale * other, slope, atol=1e-5 * abs(slope).max())
+    for level in (0.1, 1e5):
+        constant = jnp.full((9, 2), level)
+        assert similar(constant, y) == 0.0 and not jax.grad(similar)(constant, y).any()
+
+
 def test_debiasing_takes_the_bias_away(key):
     """Unrelated activations, fewer tokens than channels: plain CKA is high, debiased near 0."""
     pairs = jax.random.normal(key, (40, 2, 8, 32))

@@ -55,6 +55,16 @@ def test_one_shot_takes_any_pattern():
     np.testing.assert_allclose(masks.density(kept), 1 - 14 / 48, rtol=1e-6)
 
 
+def test_what_an_earlier_round_pruned_stays_so_whatever_the_pattern():
+    kernel, earlier = jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([[False, True]] * 2)
+    for pattern in (patterns.per_row, patterns.per_tensor):
+        kept = schedule.one_shot(
+            {"a": kernel}, lambda params: params, pattern, 0.5, {"a": earlier}
+        )[1]["a"]
+        assert not (kept & ~earlier).any()
+        assert kept.sum() == (1 if pattern is patterns.per_row else 2)
+
+
 def test_rounds_score_anew_and_never_bring_back():
     """Random scores, new ones each round: what is gone stays gone, and the counts are exact."""
     seen, keys = [], iter(jax.random.split(jax.random.key(0), 3))

@@ -128,6 +128,28 @@ def test_what_is_shut_stays_shut():
     assert (second.heads == 0).sum() == 9
 
 
+@pytest.mark.parametrize(
+    ("start", "options"),
+    [
+        ([[1, 0, 0, 0]], {}),
+        ([[1, 1], [0, 0]], {"scope": "layer"}),
+        ([[1, 1], [0, 0]], {"at_least": 1}),
+        ([[1, 1, 1, 0]], {"groups": 2}),
+    ],
+)
+def test_a_start_that_would_come_back_is_refused(start, options):
+    scores = Gates(heads=np.arange(np.size(start), 0.0, -1).reshape(np.shape(start)))
+    share = 0.0 if "groups" in options else 0.5
+    with pytest.raises(ValueError, match="start.heads: expected nothing shut"):
+        select(scores, share, start=Gates(heads=np.array(start, float)), **options)
+
+
+def test_a_minimum_above_what_a_layer_has_is_all_of_it():
+    scores = Gates(heads=np.ones((2, 4)), neurons=np.ones((2, 64)))
+    gates = select(scores, 0.05, at_least=8)
+    assert gates.heads.all() and (gates.neurons == 0).sum() == 6
+
+
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 @pytest.mark.parametrize("share", [0.9, 0.6, 0.4])
 def test_budgets_are_met_and_not_undercut(name, share):

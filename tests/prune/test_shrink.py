@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcompress import io, tree
+from jaxcompress import circuits, io, tree
 from jaxcompress.models import Gates
 from jaxcompress.prune import kept, pad, shrink
 from tests import families
@@ -145,7 +145,9 @@ def ungrouped(model):
             attn[part] = {"kernel": np.repeat(attn[part]["kernel"], each, axis=1)}
         blocks[str(i)] = {**layer, "attn": attn}
         sizes.append(dataclasses.replace(size, kv_heads=size.heads))
-    config = dataclasses.replace(model.config, sizes=tuple(sizes))
+    config = dataclasses.replace(
+        model.config, sizes=tuple(sizes), kv_heads=max(1, *(size.kv_heads for size in sizes))
+    )
     return model.replace(config=config, params={**model.params, "blocks": blocks})
 
 
@@ -170,6 +172,25 @@ def test_unequal_groups_repeat_their_keys():
     assert (small.config.heads, small.config.kv_heads) == (3, 3)
     key = np.asarray(small.params["blocks"]["attn"]["key"]["kernel"])
     np.testing.assert_array_equal(key[:, :, 0], key[:, :, 1])
+
+
+def test_a_layer_may_have_more_keys_than_the_one_of_most_heads():
+    """Keys repeated in it: the model still gives every tap, and every edge is there."""
+    model = families.model("llama")
+    heads = np.array([[1, 1, 1, 1], [0, 1, 1, 1], [1, 1, 1, 1]], np.float32)
+    small = same(model, full(heads=heads))
+    assert [size.kv_heads for size in small.config.sizes] == [2, 3, 2]
+    assert small.config.kv_heads == 3
+    prompts = families.prompts("right")
+    taps = small.apply(
+        small.params, prompts.tokens, attention_mask=prompts.attention_mask, taps=("keys", "values")
+    ).taps
+    assert {tap.shape[3:] for tap in taps.values()} == {(3, small.config.head_dim)}
+    values = np.asarray(circuits.attribute(small, prompts, method="eap").values)
+    assert np.isfinite(values).all() and values.any()
+    config = dataclasses.replace(small.config, sizes=None, heads=4, kv_heads=2)
+    with pytest.raises(ValueError, match=r"config.sizes\[1\]: expected no more than the model's"):
+        dataclasses.replace(config, sizes=small.config.sizes)
 
 
 def test_shrinking_twice_is_shrinking_once():
