@@ -295,7 +295,7 @@ def adapted(model: Model, config: LoraConfig, *, progress: bool = True) -> Adapt
       >>> adapter = adapted(load("builtin:student"), config, progress=False)
     """
     adapter = _blank(prune.speaking(model), config)
-    start, loss = lora.trainable(adapter), adaptation(model, adapter, config.chunk)
+    start, loss = lora.trainable(adapter), adaptation(model, adapter, config.chunk, config.mesh[0])
     order, (found, sizes) = _order(model, config), together(model, config.data)
     trained = fitted(
         start, loss, found, config, "lora", model,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -78,7 +79,8 @@ def distillation(
         raise check.fail("accumulate", "1 with losses on activations", config.accumulate)
     listens = config.loss != "cross_entropy" and config.alpha > 0
     vocab = student.config.outputs or student.config.vocab
-    outer = _logit_loss(config, _chunk(config.chunk, vocab), listens, student, teacher)
+    cut = _cut(config.chunk, vocab, config.mesh[0])
+    outer = _logit_loss(config, cut, listens, student, teacher)
 
     def loss(trained: Any, batch: Any, key: Any) -> tuple[Any, dict[str, Any]]:
         params, taps = trained["student"], (*inner.taps, "final")
@@ -101,13 +103,16 @@ def distillation(
     return {"student": student.params, **inner.start}, loss
 
 
-def adaptation(model: Model, adapter: Adapter, chunk: int | None = None) -> Objective:
+def adaptation(
+    model: Model, adapter: Adapter, chunk: int | None = None, parts: int = 1
+) -> Objective:
     """The loss of an adapter's leaves: cross-entropy with the tokens that follow.
 
     Args:
       model: the base, which stays as it is.
       adapter: before it is trained.
       chunk: as `finetune.DistillConfig.chunk`.
+      parts: over how many devices the rows of a batch are spread.
 
     Example:
       >>> from jaxcompress import io, lora
@@ -116,12 +121,12 @@ def adaptation(model: Model, adapter: Adapter, chunk: int | None = None) -> Obje
       >>> adapter = lora.init(model.params, ["*/value/kernel"], **how)
       >>> loss = adaptation(model, adapter)
     """
-    by = _chunk(chunk, model.config.outputs or model.config.vocab)
+    cut = _cut(chunk, model.config.outputs or model.config.vocab, parts)
 
     def loss(trained: Any, batch: Any, key: Any) -> tuple[Any, dict[str, Any]]:
         params = with_trained(adapter, trained).merged(model.params)
         out = _run(model, params, batch, ("final",))
-        value, count = _cross_entropy(model.config, by, params, out, batch)
+        value, count = _cross_entropy(model.config, cut, params, out, batch)
         return value, {"count": count}
 
     return loss
@@ -131,20 +136,30 @@ def _run(model: Model, params: Any, batch: Any, taps: tuple[str, ...]) -> Any:
     return model.apply(params, batch.tokens, attention_mask=batch.attention_mask, taps=taps)
 
 
-def _chunk(asked: int | None, vocab: int) -> int:
-    """Tokens whose logits exist at once; 0 for all."""
+class _Cut(NamedTuple):
+    """Tokens whose logits exist at once, 0 for all, on each of so many devices."""
+
+    chunk: int
+    parts: int
+
+    def by(self, loss: Any, batch: Any) -> Callable[..., tuple[Any, Any]]:
+        """The loss in chunks; of rows that the devices do not divide, in fewer parts."""
+        return chunked(loss, self.chunk, math.gcd(self.parts, len(batch.tokens)))
+
+
+def _cut(asked: int | None, vocab: int, parts: int) -> _Cut:
     if asked is None:
-        return _CHUNK if vocab >= _MANY else 0
-    return check.integer("chunk", asked, 0)
+        return _Cut(_CHUNK if vocab >= _MANY else 0, parts)
+    return _Cut(check.integer("chunk", asked, 0), parts)
 
 
 def _logit_loss(
-    config: Any, chunk: int, listens: bool, student: Model, teacher: Model
+    config: Any, cut: _Cut, listens: bool, student: Model, teacher: Model
 ) -> Callable[..., tuple[Any, Any]]:
     """`(params, our output, their output, batch) -> (mean, count)`."""
     if not listens:
         return lambda params, ours, theirs, batch: _cross_entropy(
-            student.config, chunk, params, ours, batch
+            student.config, cut, params, ours, batch
         )
     options = {name: getattr(config, name) for name in _OPTIONS.get(config.loss, ())}
     soft = functools.partial(LOSSES[config.loss], **options)
@@ -157,16 +172,16 @@ def _logit_loss(
     def lean(params: Any, ours: Any, theirs: Any, batch: Any) -> tuple[Any, Any]:
         labels, mask = prune.targets(batch)
         both = _last(student.config, params, ours), _last(teacher.config, teacher.params, theirs)
-        return chunked(mixed, chunk)(*both, mask, labels)
+        return cut.by(mixed, batch)(*both, mask, labels)
 
-    return lean if chunk else plain
+    return lean if cut.chunk else plain
 
 
 def _cross_entropy(
-    config: ModelConfig, chunk: int, params: Any, out: Any, batch: Any
+    config: ModelConfig, cut: _Cut, params: Any, out: Any, batch: Any
 ) -> tuple[Any, Any]:
     labels, mask = prune.targets(batch)
-    if not chunk:
+    if not cut.chunk:
         return losses.cross_entropy(out.logits, labels, mask)
     hidden, table = _last(config, params, out)
     nobody = hidden[..., :1], table[:1]  # whose logits nothing reads, so that XLA drops them
@@ -174,7 +189,7 @@ def _cross_entropy(
     def alone(logits: Any, _: Any, mask: Any, labels: Any) -> tuple[Any, Any]:
         return losses.cross_entropy(logits, labels, mask)
 
-    return chunked(alone, chunk)((hidden, table), nobody, mask, labels)
+    return cut.by(alone, batch)((hidden, table), nobody, mask, labels)
 
 
 def _last(config: ModelConfig, params: Any, out: Any) -> tuple[jax.Array, jax.Array]:

@@ -22,6 +22,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from jaxcompress import check
@@ -309,8 +310,7 @@ def mixed(
 
     Reference: Hinton et al. 2015 (arXiv 1503.02531), section 2.
     """
-    if isinstance(alpha, int | float):
-        _fraction("alpha", alpha)
+    _fraction("alpha", alpha)
     soft, count = distillation(student_logits, teacher_logits, mask)
     hard, _ = cross_entropy(student_logits, labels, mask)
     # A term without a share may be infinite, and 0 * infinity is NaN.
@@ -329,7 +329,7 @@ def _logs(
     student: Any, teacher: Any, mask: Any, temperature: Any = 1.0
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Log-probabilities of student and teacher in float32, and the weights of the positions."""
-    if isinstance(temperature, int | float) and not temperature > 0:
+    if not isinstance(temperature, Tracer) and not temperature > 0:
         raise check.fail("temperature", "a number above 0", temperature)
     check.shape("teacher_logits", teacher, [student.shape], "as the student's")
     weights = _weights(mask, student)
@@ -358,5 +358,5 @@ def _renormalise(logs: jax.Array, top: jax.Array) -> jax.Array:
 
 
 def _fraction(name: str, value: Any) -> None:
-    if not 0 <= value <= 1:
+    if not isinstance(value, Tracer) and not 0 <= value <= 1:
         raise check.fail(name, "a number in [0, 1]", value)

@@ -41,8 +41,9 @@ def uniform(student_layers: int, teacher_layers: int) -> list[tuple[int, int]]:
     check.integer("teacher_layers", teacher_layers, 1)
     if student_layers == 1:
         return [(0, teacher_layers - 1)]
-    step = (teacher_layers - 1) / (student_layers - 1)
-    return [(i, round(i * step)) for i in range(student_layers)]
+    last, deepest = student_layers - 1, teacher_layers - 1
+    # One division of whole numbers: a rounded step, times i, would miss some halves.
+    return [(i, round(i * deepest / last)) for i in range(student_layers)]
 
 
 def strided(student_layers: int, teacher_layers: int) -> list[tuple[int, int]]:

@@ -144,6 +144,9 @@ def match_by_effect(student: Any, teacher: Any, keep: Any = None) -> list[tuple[
     Returns:
       (student head, teacher head) pairs; a teacher head may come up more than once.
 
+    Raises:
+      ValueError: for other tasks of the teacher, or one without heads.
+
     Example:
       >>> match_by_effect([[0.9, 0.0]], [[0.1, 1.0]])
       [((0, 0), (0, 1)), ((0, 1), (0, 0))]
@@ -152,6 +155,9 @@ def match_by_effect(student: Any, teacher: Any, keep: Any = None) -> list[tuple[
     """
     ours, theirs = (np.asarray(x, float) for x in (student, teacher))
     ours, theirs = (x.reshape(*x.shape[:2], -1) for x in (ours, theirs))
+    check.shape("teacher", theirs, [(*theirs.shape[:2], ours.shape[2])], "(layer, head, task)")
+    if not np.isfinite(theirs).all(axis=-1).any():
+        raise check.fail("teacher", "some head with finite effects", "none")
     kept = np.isfinite(ours).all(axis=-1) & (True if keep is None else np.asarray(keep, bool))
     found = []
     for layer, head in np.argwhere(kept).tolist():

@@ -73,6 +73,8 @@ def save(
     """
     check.known("form", form, ("stock", "padded", "native"))
     if form == "native":
+        if extra:
+            raise check.fail("extra", "nothing for the native form", sorted(extra))
         raw, tensors = native.to_raw(model.config), native.tensors(model.params, store)
     else:
         model = padded(model) if form == "padded" else model

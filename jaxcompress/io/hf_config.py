@@ -321,9 +321,9 @@ def to_hf(config: ModelConfig, extra: Mapping[str, Any] | None = None) -> dict[s
     if config.family == "distilbert" and config.head == "none":
         raw["architectures"] = ["DistilBertModel"]
     head = {} if config.head != "none" else {"head": "none", "unembed_bias": False}
-    free = {"dtype": config.dtype, "scan": config.scan, "pooler": config.pooler} | head
+    how = {name: getattr(config, name) for name in ("dtype", "scan", "remat", "pooler")}
     # Reading back must give the same model: whatever the keys cannot say is a constraint violated.
-    back = dataclasses.replace(from_hf(raw), **free)
+    back = dataclasses.replace(from_hf(raw), **how, **head)
     differ = [
         f"{f.name}={getattr(config, f.name)!r} (it can only be {getattr(back, f.name)!r})"
         for f in dataclasses.fields(config)

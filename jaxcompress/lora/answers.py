@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import jax
@@ -24,6 +25,10 @@ def forward(apply: Any, params: Any, prompts: Prompts, lora: Any, **options: Any
       >>> forward(apply, jnp.eye(2), prompts, None).tolist()
       [[0.0, 1.0]]
     """
-    mask = prompts.attention_mask
-    logits = apply(params, prompts.tokens, attention_mask=mask, lora=lora, **options).logits
+    options |= {"attention_mask": prompts.attention_mask, "lora": lora}
+    if "answer_position" in inspect.signature(apply).parameters:
+        # The unembedding of one position, where it is most of a small model's work.
+        options["answer_position"] = prompts.answer_position
+        return apply(params, prompts.tokens, **options).logits
+    logits = apply(params, prompts.tokens, **options).logits
     return jnp.take_along_axis(logits, prompts.answer_position[:, None, None], axis=1)[:, 0]

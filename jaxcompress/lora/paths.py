@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -162,11 +163,8 @@ def head_changes(model: Any, prompts: Prompts, adapter: Adapter) -> HeadChanges:
     if not model.config.stacked:
         raise check.fail("model", "layers of one size", "layers of different sizes")
     edited = merge(model.params, adapter)
-    old, new = (_products(model.config, params) for params in (model.params, edited))
-    qk, ov = (
-        _norm(after - before) / jnp.maximum(_norm(before), 1e-30)
-        for before, after in zip(old, new, strict=True)
-    )
+    both = (_factors(model.config, params) for params in (model.params, edited))
+    qk, ov = itertools.starmap(_changed, zip(*both, strict=True))
     mask = jnp.asarray(prompts.attention_mask)
     patterns = [
         model.apply(params, prompts.tokens, attention_mask=mask, taps=("pattern",)).taps["pattern"]
@@ -177,16 +175,23 @@ def head_changes(model: Any, prompts: Prompts, adapter: Adapter) -> HeadChanges:
     return HeadChanges(qk, ov, (far * real).sum(axis=(1, 3)) / real.sum(axis=(1, 3)))
 
 
-def _products(config: ModelConfig, params: Any) -> tuple[jax.Array, jax.Array]:
-    """W_Q W_K^T and W_V W_O of every query head, (layer, head, width, width)."""
+def _factors(config: ModelConfig, params: Any) -> list[tuple[jax.Array, jax.Array]]:
+    """Of W_Q W_K^T and of W_V W_O both factors, (layer, head, width, head_dim)."""
     weights = tree.paths(params["blocks"]["attn"])
-    query, output = weights["query/kernel"], weights["output/kernel"]
     groups = config.heads // config.kv_heads
     key, value = (jnp.repeat(weights[f"{n}/kernel"], groups, axis=2) for n in ("key", "value"))
-    high = jax.lax.Precision.HIGHEST
-    qk = jnp.einsum("lmhd,lnhd->lhmn", query, key, precision=high)
-    return qk, jnp.einsum("lmhd,lhdn->lhmn", value, output, precision=high)
+    query, key, value = (jnp.moveaxis(x, 1, 2) for x in (weights["query/kernel"], key, value))
+    return [(query, key), (value, jnp.swapaxes(weights["output/kernel"], -1, -2))]
 
 
-def _norm(x: jax.Array) -> jax.Array:
-    return jnp.sqrt(jnp.square(x).sum(axis=(-2, -1)))
+def _changed(old: tuple[jax.Array, jax.Array], new: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """|A' B'^T - A B^T| / |A B^T|, from [A' - A, A] [B', B' - B]^T: no product is ever formed."""
+    (a, b), (c, d) = old, new
+    change = _norm(jnp.concatenate([c - a, a], axis=-1), jnp.concatenate([d, d - b], axis=-1))
+    return change / jnp.maximum(_norm(a, b), 1e-30)
+
+
+def _norm(x: jax.Array, y: jax.Array) -> jax.Array:
+    """|X Y^T|, Frobenius: the trace of X^T X Y^T Y."""
+    x, y = (jnp.einsum("lhwi,lhwj->lhij", z, z, precision="highest") for z in (x, y))
+    return jnp.sqrt(jnp.maximum((x * y).sum(axis=(-2, -1)), 0.0))

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcompress import check
 from jaxcompress.lora.adapters import Adapter
 from jaxcompress.lora.answers import forward
 from jaxcompress.lora.directions import Directions, gated, ones, strengths, turned
@@ -105,7 +106,7 @@ def trace(
       chunk: forwards at once.
 
     Raises:
-      ValueError: for DoRA, an unknown metric, an adapter of another model.
+      ValueError: for DoRA, an unknown metric, an adapter of another model, no steps.
 
     Example:
       >>> from jaxcompress.lora.adapters import init
@@ -122,6 +123,7 @@ def trace(
     Reference: gates as in Michel et al. 2019 (arXiv 1905.10650), section 2.3; integrated gradients
     of Sundararajan et al. 2017 (arXiv 1703.01365), equation 1.
     """
+    check.integer("steps", steps, 1)
     adapter = turned(adapter)
     chosen = get_metric(metric)
     args = (model.params, jax.tree.map(jnp.asarray, prompts), adapter)

@@ -108,7 +108,8 @@ def embedding(out: Output, batch: Any) -> jax.Array:
 
     For encoders without a head: the mean square of its gradient over rows is, in expectation, that
     of the whole embedding's Jacobian (Hutchinson's estimate), so `fisher` ranks components by how
-    far they move the embedding. Its own value means nothing.
+    far they move the embedding. Its own value means nothing. The signs of a row come from its
+    tokens alone: neither the batch that it is in nor padding changes them.
 
     Example:
       >>> ones = jnp.ones((1, 3), int)
@@ -116,18 +117,29 @@ def embedding(out: Output, batch: Any) -> jax.Array:
       >>> embedding(out, Text(ones, ones)).shape
       (1,)
     """
-    resid, real = out.taps["resid"][-1], jnp.asarray(batch.attention_mask)[..., None]
+    resid, real = out.taps["resid"][-1], (jnp.asarray(batch.attention_mask) > 0)[..., None]
     mean = (resid * real).sum(axis=1) / jnp.maximum(real.sum(axis=1), 1)
-    unit = mean / jnp.maximum(jnp.linalg.norm(mean, axis=-1, keepdims=True), 1e-12)
-    return (unit * jax.random.rademacher(jax.random.key(0), unit.shape, unit.dtype)).sum(axis=-1)
+    square = (mean * mean).sum(axis=-1, keepdims=True)
+    unit = mean / jnp.sqrt(jnp.where(square > 0, square, 1.0))
+    return (unit * jax.vmap(_signs)(batch.tokens, real[..., 0], unit)).sum(axis=-1)
+
+
+def _signs(tokens: jax.Array, real: jax.Array, like: jax.Array) -> jax.Array:
+    """Random signs that belong to a text: drawn with a hash of its real tokens."""
+    place = jnp.cumsum(real.astype(jnp.uint32))
+    # A polynomial modulo 2^32 in Knuth's multiplier.
+    powers = jnp.cumprod(jnp.full(1 + len(tokens), 2654435761, jnp.uint32))[place]
+    word = (jnp.where(real, tokens + 1, 0).astype(jnp.uint32) * powers).sum(dtype=jnp.uint32)
+    key = jax.random.fold_in(jax.random.key(0), word)
+    return jax.random.rademacher(key, like.shape, like.dtype)
 
 
 def answer(out: Output, batch: Any) -> jax.Array:
-    """Nats with which the right answers of prompts surprise: (batch,).
+    """Nats with which the right answers of prompts surprise: (batch,), 0 for rows of padding.
 
     Example:
       >>> from jaxcompress.tasks import Prompts
-      >>> one, out = jnp.zeros((1, 1), int), Output(jnp.zeros((1, 1, 4)), {})
+      >>> one, out = jnp.ones((1, 1), int), Output(jnp.zeros((1, 2, 4)), {})
       >>> answer(out, Prompts(one, one, one, one[0], one, one))
       Array([1.3862944], dtype=float32)
     """
@@ -135,7 +147,10 @@ def answer(out: Output, batch: Any) -> jax.Array:
     logs = jax.nn.log_softmax(jnp.take_along_axis(_logits(out), rows, axis=1)[:, 0])
     correct = jnp.asarray(batch.correct)
     right = jnp.take_along_axis(logs, jnp.maximum(correct, 0), axis=-1)
-    return -jax.nn.logsumexp(jnp.where(correct >= 0, right, -jnp.inf), axis=-1)
+    nats = -jax.nn.logsumexp(jnp.where(correct >= 0, right, -jnp.inf), axis=-1)
+    if batch.attention_mask is None:
+        return nats
+    return jnp.where((jnp.asarray(batch.attention_mask) > 0).any(axis=1), nats, 0.0)
 
 
 def targets(batch: Any) -> tuple[jax.Array, jax.Array]:

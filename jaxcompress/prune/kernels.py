@@ -77,8 +77,10 @@ def prune_weights(
     """
     check.known("criterion", criterion, WEIGHT_CRITERIA)
     check.known("within", within, ("row", "tensor", "model"))
-    if (sparsity is None) == (keep is None or of is None):
-        raise check.fail("pattern", "either a sparsity, or keep and of", "both or neither")
+    pattern = {"sparsity": sparsity, "keep": keep, "of": of}
+    given = [name for name, value in pattern.items() if value is not None]
+    if given not in (["sparsity"], ["keep", "of"]):
+        raise check.fail("pattern", "either a sparsity, or keep and of", given)
     params = model.params  # pyright: ignore[reportAttributeAccessIssue]
     flat = tree.paths(params)
     views = {path: matrices(jnp.asarray(flat[path]), at) for path, at in _layouts(flat).items()}

@@ -386,4 +386,6 @@ def _sums(flat: dict[str, Any], table: Any, count: int) -> np.ndarray:
         for axis in axes if path in flat else ():
             others = tuple(i for i in range(flat[path].ndim) if i != axis)
             total += flat[path].sum(axis=others)
+        if path in flat and len(axes) == 2:
+            total -= np.diagonal(flat[path])  # a square's: in the row and the column of one
     return total

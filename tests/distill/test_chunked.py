@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
+from jaxcompress import train
 from jaxcompress.distill import chunked, losses
 from scripts import bench_distill_loss
 from tests.distill import reference
@@ -202,3 +204,28 @@ def test_the_benchmark_runs(capsys):
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert set(result) == {"memory_ratio", "time_ratio", "device"}
     assert result["memory_ratio"] > 1
+
+
+def test_parts_lie_on_devices_of_their_own(key):
+    """Equal to the plain loss, and no hidden state or unembedding gradient of a chunk travels."""
+    given = arguments("forward_kl", key, positions=(4, 7))
+    loss = chunked.chunked(LOSSES["forward_kl"], 3, parts=2)
+    split = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+    same(split(*given), program("forward_kl")(*given))
+
+    mesh = train.make_mesh(2)
+    rows, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("data",), ()))
+    student, teacher, mask = given
+    placed = [
+        (jax.device_put(hidden, rows), jax.device_put(table, whole))
+        for hidden, table in (student, teacher)
+    ]
+    program_text = split.lower(*placed, jax.device_put(mask, rows)).compile().as_text()
+    assert "all-reduce" in program_text and "all-gather" not in program_text
+    same(split(*placed, jax.device_put(mask, rows)), program("forward_kl")(*given))
+
+
+@pytest.mark.parametrize("parts", [0, 3])
+def test_parts_have_equally_many_rows(parts, key):
+    with pytest.raises(ValueError, match="parts: expected"):
+        chunked.chunked(LOSSES["forward_kl"], 3, parts=parts)(*arguments("forward_kl", key))

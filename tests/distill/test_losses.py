@@ -380,7 +380,7 @@ def test_temperature_may_be_traced(key):
 
 
 @pytest.mark.parametrize("loss", [losses.forward_kl, losses.reverse_kl])
-@pytest.mark.parametrize("temperature", [0, 0.0, -1.0, float("nan")])
+@pytest.mark.parametrize("temperature", [0, 0.0, -1.0, float("nan"), np.float32(0)])
 def test_temperature_is_positive(loss, temperature):
     with pytest.raises(ValueError, match="temperature: expected a number above 0"):
         loss(STUDENT, TEACHER, temperature=temperature)
@@ -392,6 +392,7 @@ def test_temperature_is_positive(loss, temperature):
         (losses.jsd, {"beta": 1.5}, r"beta: expected a number in \[0, 1\], got 1.5"),
         (losses.jsd, {"beta": float("nan")}, "beta: expected"),
         (losses.mixed, {"labels": jnp.array([0]), "mask": None, "alpha": -1}, "alpha: expected"),
+        (losses.mixed, {"labels": jnp.array([0]), "mask": None, "alpha": np.float32(2)}, "alpha"),
         (losses.top_k_kl, {"k": 0}, r"k: expected a whole number in \[1, 5\], got 0"),
         (losses.top_k_kl, {"k": 6}, "k: expected"),
         (losses.top_k_kl, {"k": 2, "tail": "truncate"}, "tail: expected one of"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +21,14 @@ from jaxcompress.distill import features, mapping
 )
 def test_uniform(sizes, teachers):
     assert mapping.uniform(*sizes) == list(enumerate(teachers))
+
+
+@pytest.mark.parametrize("sizes", [(15, 30), (19, 76), (23, 16), (27, 16)])
+def test_uniform_rounds_the_fraction(sizes):
+    """Not a rounded step times i, which is beside some halves."""
+    students, teachers = sizes
+    fractions = [Fraction(i * (teachers - 1), students - 1) for i in range(students)]
+    assert mapping.uniform(*sizes) == [(i, round(place)) for i, place in enumerate(fractions)]
 
 
 @pytest.mark.parametrize(

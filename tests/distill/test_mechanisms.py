@@ -102,6 +102,10 @@ def test_heads_are_matched_by_what_their_removal_costs():
     matched = mechanisms.match_by_effect(student, teacher)
     assert matched == [((0, 0), (0, 1)), ((0, 1), (1, 1))]
     assert mechanisms.match_by_effect(student, teacher, [[False, True]]) == matched[1:]
+    with pytest.raises(ValueError, match="teacher: expected some head with finite effects"):
+        mechanisms.match_by_effect(student, np.full((2, 2, 2), np.nan))
+    with pytest.raises(ValueError, match=r"teacher: expected shape \(2, 2, 2\)"):
+        mechanisms.match_by_effect(student, teacher[..., :1])
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,8 @@ def test_refusals_name_the_constraint(tmp_path):
     odd = shrink(model, Gates.off(model.config, width=[0]))
     with pytest.raises(ValueError, match="shape that zeros can fill up.*form='native'"):
         io.save(odd, tmp_path / "no", form="padded")
+    with pytest.raises(ValueError, match="extra: expected nothing for the native form"):
+        io.save(odd, tmp_path / "no", form="native", extra={"bos_token_id": 1})
     assert not (tmp_path / "no").exists()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -123,6 +124,12 @@ def test_spellings_of_partly_rotary_heads(spelling):
     plain = {k: v for k, v in json.loads(PYTHIA).items() if not k.startswith("rotary")}
     config = from_hf({**plain, **spelling})
     assert (config.rotary_dim, config.rope_theta) == (32, 500.0)
+
+
+def test_how_it_is_computed_is_not_what_it_is():
+    """A model that saves memory by computing activations twice is written as any other."""
+    config = families.config("llama")
+    assert to_hf(dataclasses.replace(config, remat=True)) == to_hf(config)
 
 
 @pytest.mark.parametrize(("head_dim", "rotary_dim"), [(100, 58), (44, 30), (98, 2), (80, 20)])

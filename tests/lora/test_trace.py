@@ -133,6 +133,8 @@ def test_bad_input(model, route):
     dora = examples.adapter(model.params, RANKS, variant="dora")
     with pytest.raises(ValueError, match="dora"):
         lora.trace(model, families.prompts(), dora)
+    with pytest.raises(ValueError, match="steps: expected a whole number >= 1, got 0"):
+        lora.trace(model, families.prompts(), route.adapter, steps=0)
     with pytest.raises(ValueError, match=r"gates: expected the paths"):
         directions.gated(route.adapter, {})
     with pytest.raises(ValueError, match="shape"):

@@ -66,6 +66,7 @@ def test_bad_arguments(uneven):
     for options, message in (
         ({"sparsity": 0.5, "keep": 1, "of": 2}, "pattern: expected either a sparsity, or keep"),
         ({"keep": 1}, "pattern: expected either"),
+        ({"sparsity": 0.5, "keep": 1}, "pattern: expected either"),
         ({"sparsity": 1.0}, "sparsity"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -17,6 +17,7 @@ from jaxcompress.prune import (
     Text,
     answer,
     calibrate,
+    embedding,
     from_sums,
     inputs,
     next_token,
@@ -151,6 +152,38 @@ def test_splitting_the_batch_changes_nothing(name):
     # The copies of run_bertology take the size of a batch's sum: it depends on the batches.
     a, b = (found["gradients"]["heads"]["batch"] for found in (whole, split))
     assert np.abs(a - b).max() > 1e-3
+
+
+def test_embeddings_do_not_depend_on_the_batch_or_on_padding():
+    """Nor does a row of padding, which is no example, make a gradient that is no number."""
+    model = families.model("bert", head="none")
+    tokens = np.array([[1, 5, 2, 7, 0, 0], [3, 3, 9, 4, 8, 2], [4, 2, 0, 0, 0, 0]])
+    real = np.array([[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1], [1, 1, 0, 0, 0, 0]])
+    rows = Text(tokens, real)
+    one = jax.tree.map(lambda x: x[2:, :2], rows)
+    empty = Text(np.zeros((1, 6), int), np.zeros((1, 6), int))
+    whole, apart, more = (
+        scores.fisher(calibrate(model, batches, embedding, progress=False)).heads
+        for batches in (
+            [rows],
+            [jax.tree.map(lambda x: x[:2], rows), one],
+            [rows, empty],
+        )
+    )
+    np.testing.assert_allclose(apart, whole, rtol=1e-4)
+    np.testing.assert_allclose(more, whole, rtol=1e-4)
+    assert np.ptp(whole) > 0
+
+
+def test_prompts_of_padding_are_no_examples():
+    model, prompts = families.model("gpt2"), families.prompts("right")
+    empty = jax.tree.map(lambda x: np.zeros_like(x[:1]), prompts)
+    found = [
+        calibrate(model, batches, answer, wanted=("parameters",), progress=False)["parameters"]
+        for batches in ([prompts], [prompts, empty])
+    ]
+    for a, b in zip(*map(jax.tree.leaves, found), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
 
 
 def test_padding_changes_nothing():
@@ -301,6 +334,8 @@ def test_magnitude_is_the_norm_of_what_shrinking_takes():
         whole = squares(model.params)
         small = shrink(model, Gates.off(model.config, neurons=[(1, 2)]))
         np.testing.assert_allclose(got.neurons[1, 2] ** 2, whole - squares(small.params), rtol=1e-5)
+        small = shrink(model, Gates.off(model.config, width=[3]))
+        np.testing.assert_allclose(got.width[3] ** 2, whole - squares(small.params), rtol=1e-5)
         if name == "llama":
             continue  # The keys and values stay for the other head of the group.
         small = shrink(model, Gates.off(model.config, heads=[(2, 1)]))
