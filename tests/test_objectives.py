@@ -36,8 +36,14 @@ def alike(one, other):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-4, atol=2e-5), one, other)
 
 
-@pytest.mark.parametrize("name", [name for name in families.NAMES if name != "uneven"])
-@pytest.mark.parametrize("loss", ["forward_kl", "jsd", "cross_entropy"])
+@pytest.mark.parametrize(
+    ("name", "loss"),
+    [
+        *((name, "forward_kl") for name in families.NAMES if name != "uneven"),
+        *(("gpt2", loss) for loss in ("jsd", "cross_entropy")),
+        *(("bert", loss) for loss in ("jsd", "cross_entropy")),
+    ],
+)
 def test_in_chunks_as_whole(name, loss):
     whole = DistillConfig(loss=loss, alpha=0.7, chunk=0)
     alike(found(name, whole), found(name, dataclasses.replace(whole, chunk=4)))

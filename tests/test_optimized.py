@@ -14,8 +14,9 @@ from jaxcompress import xla
 from tests.conftest import ROOT
 
 FILES = ("models/test_parity.py", "io/test_real_files.py", "ablate/test_sweep.py")
-LOOPS = "test_equals_the_loop and heads and mean and (gpt2 or bert)"
-CHOSEN = f"test_logits and right or test_stories260k or test_sort or {LOOPS}"
+LOOPS = "test_equals_the_loop and heads and mean and gpt2"
+LOGITS = "test_logits and (gpt2-right or gqa-biased-right or neox-right or bert-right)"
+CHOSEN = f"{LOGITS} or test_stories260k or test_sort or {LOOPS}"
 
 
 @pytest.mark.slow
@@ -32,4 +33,4 @@ def test_what_users_run():
         check=False,
     )
     passed = int(done.stdout.strip().splitlines()[-1].split(" passed")[0].split()[-1])
-    assert done.returncode == 0 and passed > 10, done.stdout[-2000:]
+    assert done.returncode == 0 and passed >= 8, done.stdout[-2000:]
