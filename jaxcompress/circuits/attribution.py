@@ -129,14 +129,17 @@ def both_ways(model: Any, prompts: Prompts, **options: Any) -> dict[str, Scores]
       **options: of `attribute`, but the method.
 
     Returns:
-      `noise`, `denoise` and `mean`, all with the sign of noise: negative is what the task needs.
+      `noise`, `denoise` and `mean`, all with the sign of noise: negative is what the task needs,
+      and positive where the metric is KL (see `Scores.importance`), which is measured from the run
+      that is patched and never falls.
 
     Example:
       >>> both_ways(model, prompts, level="node")["mean"].top(3)  # doctest: +SKIP
     """
     other = dataclasses.replace(prompts, tokens=prompts.corrupted, corrupted=prompts.tokens)
     noise = attribute(model, prompts, method="exact", **options)
-    back = -attribute(model, other, method="exact", **options).values
+    back = attribute(model, other, method="exact", **options).values
+    back = back if noise.metric == "kl" else -back
     found = {"noise": noise.values, "denoise": back, "mean": (noise.values + back) / 2}
     return {name: dataclasses.replace(noise, values=values) for name, values in found.items()}
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxcompress import ablate
-from jaxcompress.circuits import Graph, attribute
+from jaxcompress.circuits import Graph, attribute, both_ways
 from jaxcompress.circuits.attribution import METHODS
 from jaxcompress.models import Edits, Gates, ModelConfig, create
 from jaxcompress.tasks import Prompts, logit_difference
@@ -125,6 +125,22 @@ def test_kl_and_means():
     mean = attribute(examples.linear(), prompts, method="eap", replacement="mean")
     ours = attribute(examples.linear(), prompts, method="exact", replacement="mean")
     np.testing.assert_allclose(mean.values, ours.values, atol=1e-5)
+
+
+def test_both_ways_of_a_divergence_do_not_cancel():
+    """From either run, what patching a component does is a divergence, and so is their mean."""
+    model, prompts = examples.gpt2(), examples.prompts("right")
+    found = both_ways(model, prompts, metric="kl", level="node", progress=False)
+    mean = 0
+    for way in ("noise", "denoise"):
+        patched = ablate.patch(
+            model, prompts, "mlps", direction=way, metric="kl", progress=False
+        ).mean
+        mlps = found[way].values[1:].reshape(2, 3)[:, 2]
+        np.testing.assert_allclose(mlps, patched, atol=1e-5)
+        assert (mlps > 1e-3).all()
+        mean = mean + mlps / 2
+    np.testing.assert_allclose(found["mean"].values[1:].reshape(2, 3)[:, 2], mean, atol=1e-6)
 
 
 @pytest.mark.parametrize(
