@@ -19,9 +19,9 @@ class Scores:
     Attributes:
       graph: of the model.
       level: `edge`, `node` or `neuron`.
-      values: (receiver, sender) or (position, receiver, sender) of edges, (sender,) of nodes,
-        (layer, neuron) of neurons: the change of the metric, mean over prompts, in its unit.
-        Negative: the metric falls without it.
+      values: (receiver, sender) or (position, receiver, sender) of edges, (sender,) or (position,
+        sender) of nodes, (layer, neuron) of neurons: the change of the metric, mean over prompts,
+        in its unit. Negative: the metric falls without it.
       clean: (batch,) metric of the clean run.
       corrupted: (batch,) metric of the corrupted run.
       method: one of `METHODS`.
@@ -60,8 +60,10 @@ class Scores:
 
 def _names(scores: Scores) -> Any:
     graph = scores.graph
+    if scores.level == "node" and scores.values.ndim == 2:
+        return lambda place: f"{graph.senders[place[-1]]}@{place[0]}"
     if scores.level == "node":
-        return lambda place: graph.senders[place[0]]
+        return lambda place: graph.senders[place[-1]]
     if scores.level == "neuron":
         return lambda place: f"m{place[0]}.n{place[1]}"
     if scores.values.ndim == 3:

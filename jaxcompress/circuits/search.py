@@ -26,8 +26,8 @@ def find(
     """A circuit from the scores of its edges; exactly one of the three sizes is given.
 
     Args:
-      scores: of edges; of nodes, `edges` and `share` count nodes, and all edges between the chosen
-        nodes are taken.
+      scores: of edges; of nodes (one value each), `edges` and `share` count nodes, and all edges
+        between the chosen nodes are taken.
       edges: how many; of several equal scores, the first.
       share: of all edges that there can be, in (0, 1].
       threshold: edges of at least this importance, in the metric's unit.
@@ -41,7 +41,8 @@ def find(
       A circuit with the scores of its edges; it may be empty.
 
     Raises:
-      ValueError: unless exactly one size is given, within bounds, and scores are of edges or nodes.
+      ValueError: unless exactly one size is given, within bounds, and scores are of edges, or of
+        nodes at all positions together.
 
     Reference:
       Hanna et al. 2024 (arXiv 2403.17806, section 3: greedy); Conmy et al. 2023 for the threshold.
@@ -64,6 +65,9 @@ def find(
         raise check.fail("find", "one of edges, share, threshold", given or "none")
     check.known("how", how, ("top", "greedy"))
     check.known("scores.level", scores.level, ("edge", "node"))
+    if scores.level == "node" and scores.values.ndim > 1:
+        hint = "sum them over positions"
+        raise check.fail("scores", "one value per node", f"shape {scores.values.shape}", hint)
     if share is not None and not 0 < share <= 1:
         raise check.fail("share", "a number in (0, 1]", share)
     graph, values = scores.graph, scores.importance
@@ -101,10 +105,8 @@ def ranked(scores: Scores, *, signed: bool = False) -> np.ndarray:
       >>> ranked(Scores(graph, "node", values, np.ones(1), np.zeros(1)), signed=True).tolist()
       [1, 0, 2]
     """
-    if scores.level == "node":
-        valid = scores.graph.present_senders
-    else:
-        valid = np.broadcast_to(scores.graph.valid, scores.values.shape)
+    there = scores.graph.present_senders if scores.level == "node" else scores.graph.valid
+    valid = np.broadcast_to(there, scores.values.shape)
     places = np.flatnonzero(valid)
     values = scores.importance.reshape(-1)[places]
     return places[np.argsort(-(values if signed else np.abs(values)), kind="stable")]

@@ -16,7 +16,9 @@ from jaxcompress.circuits import (
     find,
     path_patching,
     prune_nodes,
+    rank_correlation,
 )
+from jaxcompress.circuits.search import ranked
 from tests.circuits import examples
 
 pytestmark = pytest.mark.slow
@@ -72,6 +74,19 @@ def test_nodes():
 def test_bad_sizes(options, message):
     with pytest.raises(ValueError, match=message):
         find(scored(PATH), **options)
+
+
+def test_nodes_per_position_are_named_and_ranked_but_make_no_circuit():
+    values = np.zeros((3, len(GRAPH.senders)))
+    values[2, GRAPH.node("m0")], values[1, GRAPH.node("a1.h0")] = -2.0, 1.0
+    scores = Scores(GRAPH, "node", values, np.ones(1), np.zeros(1))
+    assert scores.top(2) == [("m0@2", -2.0), ("a1.h0@1", 1.0)]
+    assert ranked(scores)[0] == 2 * len(GRAPH.senders) + GRAPH.node("m0")
+    with pytest.raises(ValueError, match=r"scores: expected one value per node, got shape \(3, "):
+        find(scores, edges=1)
+    for pair in ((scores, scored({}, "node")), (scored({}, "node"), scores)):
+        with pytest.raises(ValueError, match="scores: expected one value per node"):
+            rank_correlation(*pair)
 
 
 @pytest.mark.parametrize("positions", [None, 3])
