@@ -51,17 +51,26 @@ class Curve:
     def cpr(self) -> float:
         """Circuit performance ratio: the area under faithfulness over shares; higher is better.
 
-        MIB's is that of circuits ranked by help (`signed`).
+        MIB's is that of circuits ranked by help (`signed`). The sizes may come in any order; one
+        size alone has no area, and gives NaN.
         """
-        return float(np.trapezoid(self.faithfulness, self.shares))
+        return _area(self.faithfulness, self.shares)
 
     @property
     def cmd(self) -> float:
         """Circuit-model distance: the area of |1 - faithfulness|; 0 is best.
 
-        MIB's is that of circuits ranked by the size of the score (not `signed`).
+        MIB's is that of circuits ranked by the size of the score (not `signed`). As for `cpr`, the
+        sizes may come in any order, and one alone gives NaN.
         """
-        return float(np.trapezoid(np.abs(1 - self.faithfulness), self.shares))
+        return _area(np.abs(1 - self.faithfulness), self.shares)
+
+
+def _area(values: np.ndarray, shares: np.ndarray) -> float:
+    if len(np.unique(shares)) < 2:
+        return float("nan")
+    order = np.argsort(shares, kind="stable")
+    return float(np.trapezoid(values[order], shares[order]))
 
 
 def able(clean: Any, corrupted: Any, metric: str | Metric = "logit_difference") -> bool:

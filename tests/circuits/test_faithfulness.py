@@ -60,6 +60,17 @@ def test_a_perfect_curve():
     assert (curve.cpr, curve.cmd) == (1, 0)
 
 
+def test_areas_of_sizes_in_any_order_and_of_one_alone():
+    def curve(shares, found):
+        k, f = np.array(shares), np.array(found)
+        return Curve(k, k, f, f, 1.0, 0.0, f[:, None], 0 * f)
+
+    mixed = curve([1.0, 0.0, 0.5], [1.0, 0.0, 0.8])
+    assert mixed.cpr == pytest.approx(0.5 * 0.4 + 0.5 * 0.9)
+    assert mixed.cmd == pytest.approx(0.5 * 0.6 + 0.5 * 0.1)
+    assert np.isnan([curve([0.3], [0.2]).cpr, curve([0.3], [0.2]).cmd]).all()
+
+
 def test_smallest_reaches_its_target_on_a_linear_model():
     model = examples.linear()
     prompts = examples.towards(model)
