@@ -63,6 +63,8 @@ def profile(
         ).per_example
         for over in edits
     )  # fmt: skip
+    # NumPy's einsum and eigh have no bfloat16.
+    base = base._replace(taps={k: tap.astype(jnp.float32) for k, tap in base.taps.items()})
     mask = base.prompts.attention_mask
     patterns, rows = jax.jit(similarity.mean_pattern)(base.taps["pattern"], mask)
     per_head = np.asarray(heads)
@@ -128,9 +130,12 @@ def _at_answer(model: Any, base: Base) -> tuple[dict[str, np.ndarray], np.ndarra
     flat = tree.paths(model.params) if isinstance(model.params, Mapping) else {}
     kernel = flat.get("blocks/attn/output/kernel")
     if kernel is not None:
-        heads = np.einsum("lhbd,lhdm->lhbm", heads, np.asarray(kernel))
+        heads = np.einsum("lhbd,lhdm->lhbm", heads, np.asarray(kernel, np.float32))
     elif "blocks/0/attn/output/kernel" in flat:
-        kernels = [np.asarray(flat[f"blocks/{i}/attn/output/kernel"]) for i in range(len(heads))]
+        kernels = [
+            np.asarray(flat[f"blocks/{i}/attn/output/kernel"], np.float32)
+            for i in range(len(heads))
+        ]
         filled = [np.pad(k, ((0, heads.shape[1] - len(k)), (0, 0), (0, 0))) for k in kernels]
         heads = np.einsum("lhbd,lhdm->lhbm", heads, np.stack(filled))
     pattern = np.asarray(base.taps["pattern"])[:, batch, :, where].transpose(1, 2, 0, 3)

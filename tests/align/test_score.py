@@ -43,7 +43,7 @@ def prompts() -> Prompts:
     return Prompts(tokens, corrupted, mask, position, correct, wrong)
 
 
-def model(seed: int, **changes: int):
+def model(seed: int, **changes: int | str):
     made = create(
         ModelConfig(**(CONFIG.__dict__ | changes)), key=jax.random.key(seed), name=f"seed {seed}"
     )
@@ -96,6 +96,19 @@ def test_a_model_with_itself(prompts: Prompts):
     assert found.influence_part == pytest.approx(0.0, abs=1e-9)
     assert all(pair.student == pair.teacher for pair in found.pairs)
     assert found.nulls["teacher_itself"]["published"] == found.published
+
+
+def test_models_in_bfloat16_are_measured_in_float32(prompts: Prompts):
+    rounded = jax.tree.map(lambda x: x.astype("bfloat16"), model(0).params)
+    low = model(0, dtype="bfloat16").replace(params=rounded)
+    high = model(0).replace(params=jax.tree.map(lambda x: x.astype("float32"), rounded))
+    assert score(low, low, prompts, samples=5).published == pytest.approx(1.0, abs=1e-5)
+    ours, theirs = profile(low, prompts), profile(high, prompts)
+    for name in ("outputs", "attention", "logits"):
+        one, other = (np.asarray(getattr(p, name)) for p in (ours, theirs))
+        assert one.dtype == np.float32
+        assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.97
+    assert {one.dtype for one in ours.written} == {np.dtype("float32")}
 
 
 def test_reordering_heads_changes_no_score(prompts: Prompts):
