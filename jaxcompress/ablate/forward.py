@@ -14,7 +14,9 @@ from jaxcompress.models.gates import Edits
 from jaxcompress.tasks.metrics import Metric, logit_difference
 from jaxcompress.tasks.prompts import Prompts
 
-__all__ = ["Base", "at_answer", "checked", "narrowed", "options", "run", "start"]
+__all__ = ["Base", "at_answer", "checked", "narrowed", "options", "run", "start", "validated"]
+
+_SIZES = ("vocab", "context", "outputs")
 
 
 class Base(NamedTuple):
@@ -175,6 +177,26 @@ def narrowed(prompts: Prompts) -> tuple[Prompts, jax.Array]:
     return view, jnp.maximum(both, 0)
 
 
+def validated(config: Any, prompts: Prompts) -> Prompts:
+    """Prompts that fit a model; answers may be any of its outputs, which need not be its tokens.
+
+    Args:
+      config: of the model; sizes that it does not tell are not checked.
+      prompts: to be checked.
+
+    Raises:
+      ValueError: for prompts that do not fit.
+
+    Example:
+      >>> from types import SimpleNamespace
+      >>> row = np.ones((1, 1), np.int32)
+      >>> prompts = Prompts(row, row, row, 0 * row[:, 0], row, 9 * row)
+      >>> validated(SimpleNamespace(vocab=2, outputs=10, context=1), prompts) is prompts
+      True
+    """
+    return prompts.validate(*(getattr(config, size, None) for size in _SIZES))
+
+
 def checked(config: Any, prompts: Prompts) -> Prompts:
     """Valid prompts on the device; a mask that masks nothing is dropped.
 
@@ -183,7 +205,7 @@ def checked(config: Any, prompts: Prompts) -> Prompts:
       >>> checked(None, Prompts(row, row, row, 0 * row[:, 0], row, row)).attention_mask is None
       True
     """
-    prompts.validate(getattr(config, "vocab", None), getattr(config, "context", None))
+    prompts = validated(config, prompts)
     if np.asarray(prompts.attention_mask).all():
         prompts = dataclasses.replace(prompts, attention_mask=None)
     return jax.tree.map(jnp.asarray, prompts)

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcompress import check
-from jaxcompress.circuits.forward import Pairs, measure, size, validated
+from jaxcompress.ablate.forward import validated
+from jaxcompress.circuits.forward import Pairs, measure, size
 from jaxcompress.circuits.graph import Graph
 from jaxcompress.circuits.scores import Scores
 from jaxcompress.models.gates import Edits, Gates

@@ -9,8 +9,9 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxcompress import check
+from jaxcompress.ablate.forward import validated
 from jaxcompress.circuits.circuit import Circuit
-from jaxcompress.circuits.forward import Pairs, measure, size, validated
+from jaxcompress.circuits.forward import Pairs, measure, size
 from jaxcompress.circuits.scores import Scores
 from jaxcompress.circuits.search import find
 from jaxcompress.tasks.metrics import Metric, get_metric, kl

@@ -17,7 +17,7 @@ from jaxcompress.tasks.metrics import Metric, logit_difference
 from jaxcompress.tasks.prompts import Prompts
 from jaxcompress.types import Senders
 
-__all__ = ["MEMORY", "Pair", "Pairs", "measure", "size", "validated"]
+__all__ = ["MEMORY", "Pair", "Pairs", "measure", "size"]
 
 _TOGETHER = (2, 8, 32)  # masks in a program: a circuit and the empty one, some, a curve
 MEMORY = 1 << 30
@@ -94,7 +94,7 @@ class Pairs:
         if not hasattr(model, "edges"):
             raise check.fail("model", "one with `edges`, as those of jaxcompress.models", "none")
         check.known("replacement", replacement, ("resample", "mean"))
-        self.prompts = checked(None, validated(model.config, prompts))
+        self.prompts = checked(model.config, prompts)
         self.length = self.prompts.tokens.shape[1]
         self._model, self._metric = model, metric
         self._batch = batch or len(self.prompts)
@@ -139,19 +139,6 @@ class Pairs:
             for _ in self:
                 pass
         return np.concatenate([self._values[start][which] for start in self._starts])
-
-
-def validated(config: Any, prompts: Prompts) -> Prompts:
-    """Prompts that fit a model; answers may be any of its outputs, which need not be its tokens.
-
-    Example:
-      >>> from types import SimpleNamespace
-      >>> row = np.ones((1, 1), np.int32)
-      >>> prompts = Prompts(row, row, row, 0 * row[:, 0], row, 9 * row)
-      >>> validated(SimpleNamespace(vocab=2, outputs=10, context=1), prompts) is prompts
-      True
-    """
-    return prompts.validate(max(config.vocab, config.outputs), config.context)
 
 
 @functools.partial(jax.jit, static_argnames=("edges", "metric"))

@@ -14,8 +14,9 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxcompress import check
+from jaxcompress.ablate.forward import validated
 from jaxcompress.circuits.circuit import Circuit
-from jaxcompress.circuits.forward import Pairs, measure, size, validated
+from jaxcompress.circuits.forward import Pairs, measure, size
 from jaxcompress.circuits.graph import Graph
 from jaxcompress.tasks.metrics import Metric, get_metric
 

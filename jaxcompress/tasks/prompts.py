@@ -45,12 +45,15 @@ class Prompts:
         """The prompts of some rows: a slice or an index array."""
         return jax.tree.map(lambda leaf: leaf[rows], self)
 
-    def validate(self, vocab: int | None = None, context: int | None = None) -> Prompts:
+    def validate(
+        self, vocab: int | None = None, context: int | None = None, outputs: int | None = None
+    ) -> Prompts:
         """Raises `ValueError` on anything a forward would silently accept; returns itself.
 
         Args:
           vocab: size of the model's vocabulary, if token ids are to be checked against it.
           context: longest prompt the model takes, in tokens.
+          outputs: logits of the model, if these are not one for each token of its vocabulary.
         """
         if np.ndim(self.tokens) != 2:
             raise check.fail("prompts.tokens", "shape (batch, position)", np.shape(self.tokens))
@@ -66,10 +69,10 @@ class Prompts:
                 raise check.fail(f"prompts.{name}", "an answer in every row", "a row of -1 only")
         if batch == 0:
             raise check.fail("prompts", "at least one prompt", "none")
-        self._validate_values(vocab, context)
+        self._validate_values(vocab, context, outputs)
         return self
 
-    def _validate_values(self, vocab: int | None, context: int | None) -> None:
+    def _validate_values(self, vocab: int | None, context: int | None, outputs: int | None) -> None:
         batch, length = self.tokens.shape
         if context is not None and length > context:
             raise check.fail("prompts.tokens", f"at most {context} positions", length)
@@ -81,10 +84,11 @@ class Prompts:
         if vocab is None:
             return
         for name in ("tokens", "corrupted", "correct", "wrong"):
-            value = np.asarray(getattr(self, name))
-            if value.max() >= vocab or value.min() < (-1 if name in ("correct", "wrong") else 0):
+            value, answers = np.asarray(getattr(self, name)), name in ("correct", "wrong")
+            limit = (outputs or vocab) if answers else vocab
+            if value.max() >= limit or value.min() < (-1 if answers else 0):
                 got = f"{value.min()}..{value.max()}"
-                raise check.fail(f"prompts.{name}", f"token ids below {vocab}", got)
+                raise check.fail(f"prompts.{name}", f"token ids below {limit}", got)
 
 
 def alike(batches: Sequence[Prompts], context: int) -> list[Prompts]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
@@ -14,6 +15,7 @@ from jaxcompress.circuits import Graph, attribute, both_ways
 from jaxcompress.circuits.attribution import METHODS
 from jaxcompress.models import Edits, Gates, ModelConfig, create
 from jaxcompress.tasks import Prompts, logit_difference
+from tests import families
 from tests.circuits import examples
 
 pytestmark = pytest.mark.slow
@@ -103,6 +105,29 @@ def test_batches_positions_and_padding_change_nothing():
     parts = attribute(model, prompts, steps=2, batch=1, per_position=True)
     np.testing.assert_allclose(parts.values.sum(0), whole.values, atol=1e-5)
     assert parts.values.shape == (prompts.tokens.shape[1], *whole.graph.shape)
+
+
+@pytest.mark.parametrize("run", [ablate.sweep, attribute])
+@pytest.mark.parametrize(
+    ("outputs", "change", "message"),
+    [
+        (15, {"tokens": 4}, r"prompts\.tokens: expected token ids below 11"),
+        (5, {}, r"prompts\.(correct|wrong): expected token ids below 5"),
+        (15, {"wrong": 20}, r"prompts\.wrong: expected token ids below 15"),
+        (15, {"wrong": 8}, None),
+    ],
+)
+def test_tokens_are_those_read_and_answers_those_written(run, outputs, change, message):
+    model = families.model("research", layers=1, outputs=outputs, causal=True)
+    prompts = examples.prompts()
+    most = {name: getattr(prompts, name) + more for name, more in change.items()}
+    prompts = dataclasses.replace(prompts, **most)
+    if message is None:
+        assert prompts.wrong.max() >= 11
+        assert np.isfinite(run(model, prompts).clean).all()
+        return
+    with pytest.raises(ValueError, match=message):
+        run(model, prompts)
 
 
 def test_integrated_gradients_of_the_inputs_by_hand():
