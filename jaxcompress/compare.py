@@ -253,12 +253,19 @@ def _shifted(
 
 
 def _overall(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """The calibrated score over all tasks; takes the bootstrap draws out of the tasks' rows."""
+    """The calibrated score over the tasks that have one; takes the draws out of their rows."""
     found = [row["alignment"]["calibrated"] for row in rows]
     if not all(found):
         return None
-    value, interval = mean_of([(one["value"], one.pop("draws")) for one in found])
-    return {"value": value, "interval": interval, "null": np.mean([one["null"] for one in found])}
+    draws = [one.pop("draws") for one in found]
+    # NaN where no removal changes the teacher: there is no mechanism to compare.
+    there = [i for i, one in enumerate(found) if np.isfinite(one["value"])]
+    if not there:
+        return None
+    value, interval = mean_of([(found[i]["value"], draws[i]) for i in there])
+    null = np.mean([found[i]["null"] for i in there])
+    left = [row["name"] for i, row in enumerate(rows) if i not in there]
+    return {"value": value, "interval": interval, "null": null, "left_out": left}
 
 
 def _behaviour(teacher: Model, student: Model, prompts: tasks.Prompts) -> dict[str, Any]:

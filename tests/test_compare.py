@@ -17,6 +17,7 @@ import jaxcompress as jc
 from jaxcompress import runs
 from jaxcompress.compare import CompareConfig, compare, measure_pair
 from jaxcompress.data import language, text
+from jaxcompress.report.summary import _calibrated
 
 pytestmark = pytest.mark.slow
 
@@ -152,6 +153,26 @@ def test_a_model_with_itself(teacher: jc.Model):
     assert row["alignment"]["overlap"] == pytest.approx(1.0, abs=1e-6)
     assert not row["fate"]["brittle"]
     assert not row["fate"]["discarded"]
+
+
+def test_a_task_without_a_mechanism_leaves_the_others_their_average():
+    module = importlib.import_module("jaxcompress.compare")
+    values = {"ioi": 0.2, "months": np.nan, "induction": 0.6}
+    rows = [
+        {"name": name, "alignment": {"calibrated": {
+            "value": value, "null": value / 2, "draws": value + np.array([-0.1, 0.1])}}}
+        for name, value in values.items()
+    ]  # fmt: skip
+    alone = dict(rows[1]["alignment"]["calibrated"])
+    assert module._overall([{"name": "months", "alignment": {"calibrated": alone}}]) is None
+    found = module._overall(rows)
+    assert found == {"value": pytest.approx(0.4), "null": pytest.approx(0.2),
+                     "interval": pytest.approx((0.305, 0.495)), "left_out": ["months"]}  # fmt: skip
+    plain = module._plain(rows)
+    said = _calibrated(plain)
+    assert said.startswith("40% of the teacher's mechanism is found in the student")
+    assert "1 task without a mechanism to compare left out" in said
+    assert _calibrated(plain[1:2]) == ""
 
 
 def test_of_the_default_tasks_those_that_can_be_asked(

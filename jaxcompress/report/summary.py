@@ -111,10 +111,15 @@ def _calibrated(tasks: list[Any]) -> str:
     found = [t["alignment"].get("calibrated") for t in tasks]
     if not all(found):
         return ""
-    value = sum(one["value"] for one in found) / len(found)
+    values = [one["value"] for one in found if one["value"] is not None]
+    if not values:
+        return ""
+    left = len(found) - len(values)
+    without = f"; {_plural(left, 'task')} without a mechanism to compare left out" if left else ""
     return (
-        f"{value:.0%} of the teacher's mechanism is found in the student (calibrated alignment: 0 "
-        "is what unrelated models get, 1 the teacher itself). "
+        f"{sum(values) / len(values):.0%} of the teacher's mechanism is found in the student "
+        "(calibrated alignment: 0 is what unrelated models get, 1 the teacher itself"
+        f"{without}). "
     )
 
 
