@@ -110,14 +110,12 @@ def _edges(circuit: Circuit, count: int) -> tuple[list[_Drawn], int]:
     drawn = []
     for i in order[:count]:
         receiver, sender = graph.receivers[places[i][0]], graph.senders[places[i][1]]
-        kind, layer, head = graph.split(receiver)
+        kind = graph.split(receiver)[0]
         port = kind if kind in "qkv" else ""
-        if port in ("k", "v") and graph.kv_heads != graph.heads:
-            group = graph.heads // graph.kv_heads
-            nodes = [f"a{layer}.h{head * group + j}" for j in range(group)]
-            nodes = [node for node in nodes if node in circuit.nodes]
-        else:
-            nodes = [f"a{layer}.h{head}" if port else receiver]
+        # A key or value of a group is read by several heads: those of the circuit are drawn.
+        readers = [graph.senders[j] for j in np.flatnonzero(graph.feeds[:, places[i][0]])]
+        inside = [node for node in readers if node in circuit.nodes]
+        nodes = inside or readers or [receiver]
         score = float(scores[tuple(places[i])])
         drawn += [_Drawn(sender, node, port, score) for node in nodes]
     return drawn, max(len(places) - count, 0)

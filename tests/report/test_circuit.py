@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 
 from jaxcompress.circuits import Circuit, Graph
-from jaxcompress.report.circuit import circuit_png, circuit_svg, svg_figure
+from jaxcompress.report.circuit import _edges, circuit_png, circuit_svg, svg_figure
 
 GRAPH = Graph(3, 4, 2, ((4, 2, 8),) * 3)
 
@@ -32,6 +32,16 @@ def test_every_node_of_the_circuit_is_named():
 def test_a_key_of_a_group_is_drawn_to_its_heads():
     circuit = Circuit.of(GRAPH, ["embed->a1.h1<k>", "a1.h2->logits"])
     assert {"1.2", "k"} <= set(texts(circuit_svg(circuit)))
+
+
+def test_keys_and_values_of_unevenly_shrunk_groups():
+    """One layer has half of the query heads left: there a key is that of two heads, not of four."""
+    graph = Graph(2, 8, 2, ((8, 2, 8), (4, 2, 8)))
+    edges = ["embed->a1.h1<k>", "embed->a1.h0<v>", "embed->a0.h1<k>"]
+    heads = ["a1.h2->logits", "a1.h0->logits", "a0.h5->logits"]
+    drawn, _ = _edges(Circuit.of(graph, edges + heads), 120)
+    ports = {(edge.node, edge.port) for edge in drawn if edge.port}
+    assert ports == {("a1.h2", "k"), ("a1.h0", "v"), ("a0.h5", "k")}
 
 
 def test_the_weakest_edges_are_counted():
