@@ -299,7 +299,7 @@ def _dependence(config: Any, measured: Profile, samples: int) -> dict[str, Any]:
         layer, head = name.removeprefix("head ").split(".")
         heads[int(layer), int(head)] = effect
     mlps = effects[measured.heads :]
-    scale = 100.0 / clean if clean else np.nan
+    scale = 100.0 / clean if clean > 0 else np.nan  # of a negative one a loss would be a gain
     return {
         "clean": clean,
         "heads": heads,

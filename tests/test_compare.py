@@ -15,6 +15,7 @@ import tokenizers
 
 import jaxcompress as jc
 from jaxcompress import runs
+from jaxcompress.align import Profile
 from jaxcompress.compare import CompareConfig, compare, measure_pair
 from jaxcompress.data import language, text
 from jaxcompress.report.summary import _calibrated
@@ -153,6 +154,20 @@ def test_a_model_with_itself(teacher: jc.Model):
     assert row["alignment"]["overlap"] == pytest.approx(1.0, abs=1e-6)
     assert not row["fate"]["brittle"]
     assert not row["fate"]["discarded"]
+
+
+def test_percentages_need_a_clean_value_above_zero(teacher: jc.Model):
+    """Of a negative one a loss would be shown as a gain."""
+    module = importlib.import_module("jaxcompress.compare")
+    one = Profile(
+        ("head 0.0", "mlp 0"), 1, np.array([[-1.0], [0.5]]), np.array([2.0]), None, None, None
+    )
+    config = dataclasses.replace(teacher.config, layers=1, heads=1, kv_heads=1)
+    found = module._dependence(config, one, 10)
+    assert found["heads_percent"].tolist() == [[-50.0]] and found["mlps_percent"].tolist() == [25.0]
+    found = module._dependence(config, dataclasses.replace(one, clean=np.array([-2.0])), 10)
+    assert np.isnan(found["heads_percent"]).all() and np.isnan(found["mlps_percent"]).all()
+    assert found["heads"].tolist() == [[-1.0]]
 
 
 def test_a_task_without_a_mechanism_leaves_the_others_their_average():

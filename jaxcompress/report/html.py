@@ -92,7 +92,7 @@ def _describe_map(task: Mapping[str, Any]) -> str:
         if effects:
             value, layer, head = min(effects)
             share = real(shares[layer][head]) if shares else None
-            said = f"{value:.2f} nats" if share is None else percent(share)
+            said = f"{-value:.2f} nats" if share is None else percent(-share)
             parts.append(f"Removing head {layer}.{head} costs the {side} most ({said}).")
     return " ".join(parts)
 

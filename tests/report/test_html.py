@@ -11,6 +11,7 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jaxcompress.report import compare_page
@@ -178,7 +179,10 @@ def test_figures_are_described(page):
     images = Tags(page).of("img")
     assert len(images) == 6
     assert len({image["alt"] for image in images}) == 6
-    assert "Removing head 7.11 costs the teacher most" in images[0]["alt"]
+    assert "Removing head 7.11 costs the teacher most (47.1 %)" in images[0]["alt"]
+    nats = next(i["alt"] for i in images if "for ioi: effect" in i["alt"])
+    side = comparison()["tasks"][1]["dependence"]["student"]
+    assert f"costs the student most ({-np.nanmin(side['heads']):.2f} nats)" in nats
     assert all(image["width"] and image["height"] for image in images)
 
 
