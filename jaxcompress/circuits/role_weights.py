@@ -24,8 +24,9 @@ def heads_of(config: ModelConfig, params: Any) -> list[dict[str, np.ndarray]]:
     """The attention weights of each layer, one for each query head.
 
     Returns:
-      By layer `query`, `key`, `value` (head, width, head_dim), `output` (head, head_dim, width),
-      `scale` and `bias` (width,) of the norm before them; for pre-norm models only, else 1 and 0.
+      By layer `query`, `key`, `value` (head, width, head_dim), `query_bias` (head, head_dim),
+      `output` (head, head_dim, width), `scale` and `bias` (width,) of the norm before them; for
+      pre-norm models only, else 1 and 0.
 
     Example:
       >>> from jaxcompress.models import create
@@ -46,6 +47,10 @@ def heads_of(config: ModelConfig, params: Any) -> list[dict[str, np.ndarray]]:
         }
         groups = size.heads // max(size.kv_heads, 1)
         one |= {name: np.repeat(one[name], groups, axis=0) for name in ("key", "value")}
+        shape = (size.heads, config.head_dim)
+        one["query_bias"] = np.asarray(
+            block["attn"]["query"].get("bias", np.zeros(shape)), np.float64
+        )
         one["output"] = np.asarray(block["attn"]["output"]["kernel"], np.float64)
         plain = config.post_norm or config.norm == "none"
         norm = {} if plain else block["attn_norm"]
@@ -167,7 +172,9 @@ def _previous(config: ModelConfig, params: Any, layers: Sequence[Any]) -> np.nda
     for layer, one in enumerate(layers):
         x = _normed(config, one, places)
         for head in range(len(one["query"])):
-            scores = (x @ one["query"][head]) @ (x @ one["key"][head]).T * config.head_dim**-0.5
+            # A bias of the keys adds the same to all scores of a query, which the softmax drops.
+            queries = x @ one["query"][head] + one["query_bias"][head]
+            scores = queries @ (x @ one["key"][head]).T * config.head_dim**-0.5
             scores = np.where(np.tri(count, dtype=bool) | (not config.causal), scores, -np.inf)
             pattern = np.exp(scores - scores.max(axis=1, keepdims=True))
             pattern = pattern / pattern.sum(axis=1, keepdims=True)
@@ -206,22 +213,30 @@ def compositions(model: Any, kind: str = "K") -> np.ndarray:
     config: ModelConfig = model.config
     layers = heads_of(config, model.params)
     found = np.zeros((config.layers, config.heads) * 2)
-    for later in range(config.layers):
-        one = layers[later]
-        for head in range(len(one["query"])):
-            first, second = {
-                "Q": (one["query"][head], one["key"][head].T * one["scale"]),
-                "K": (one["key"][head], one["query"][head].T * one["scale"]),
-                "V": (one["value"][head], one["output"][head]),
-            }[kind]
-            # (width read, rest): what enters on the left is what the earlier head wrote.
-            reader = (one["scale"][:, None] * first) @ second
-            for earlier in range(later):
-                for other, (value, output) in enumerate(
-                    zip(layers[earlier]["value"], layers[earlier]["output"], strict=True)
-                ):
-                    writer = layers[earlier]["scale"][:, None] * value @ output
-                    size = np.linalg.norm(writer) * np.linalg.norm(reader)
-                    product = np.linalg.norm(writer @ reader)
-                    found[earlier, other, later, head] = product / max(size, 1e-30)
+    writers = [_roots(one["scale"][:, None] * one["value"], one["output"]) for one in layers]
+    for later, one in enumerate(layers):
+        first, second = {
+            "Q": (one["query"], one["key"].swapaxes(1, 2) * one["scale"]),
+            "K": (one["key"], one["query"].swapaxes(1, 2) * one["scale"]),
+            "V": (one["value"], one["output"]),
+        }[kind]
+        # (head, width read, head_dim): what enters on the left is what the earlier head wrote.
+        first = one["scale"][:, None] * first
+        _, right, size = _roots(first, second)
+        for head in range(len(first)):
+            for earlier, (left, _, written) in enumerate(writers[:later]):
+                between = layers[earlier]["output"] @ first[head]
+                product = np.linalg.norm(left @ between @ right[head].T, axis=(1, 2))
+                share = product / np.maximum(written * size[head], 1e-30)
+                found[earlier, : len(share), later, head] = share
     return found
+
+
+def _roots(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The triangles of left (head, width, head_dim) and of right transposed, and |left right|.
+
+    The orthogonal factors change no norm, so products of head_dim x head_dim matrices have those of
+    the width x width ones.
+    """
+    first, second = (np.linalg.qr(x, mode="r") for x in (left, right.swapaxes(1, 2)))
+    return first, second, np.linalg.norm(first @ second.swapaxes(1, 2), axis=(1, 2))

@@ -59,6 +59,18 @@ def test_a_head_that_looks_one_back():
     assert found["previous"] > 0.99
 
 
+def test_the_position_before_is_attended_to_as_in_the_model():
+    """Biases of queries too: with one embedding for all tokens, the score is the pattern's."""
+    model = families.model("gpt2", layers=1)
+    embed = model.params["embed"]
+    alike = {**embed, "tokens": np.repeat(embed["tokens"][:1], families.VOCAB, axis=0)}
+    model = model.replace(params={**model.params, "embed": alike})
+    tokens = np.zeros((1, families.CONTEXT), int)
+    pattern = model.apply(model.params, tokens, taps=("pattern",)).taps["pattern"][0, 0]
+    before = np.diagonal(pattern, -1, axis1=1, axis2=2).mean(axis=1)
+    np.testing.assert_allclose(weight_roles(model)["previous"][0], before, rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["gpt2", "llama", "bert"])
 @pytest.mark.parametrize("kind", ["Q", "K", "V"])
 def test_composition_is_the_norm_of_the_product(name, kind):
@@ -76,6 +88,16 @@ def test_composition_is_the_norm_of_the_product(name, kind):
     expected /= np.linalg.norm(writer) * np.linalg.norm(reader)
     np.testing.assert_allclose(found[0, 1, 2, 3], expected, rtol=1e-6)
     assert (found[2] == 0).all() and (found[0, :, 0] == 0).all() and found.max() <= 1
+
+
+def test_compositions_of_layers_of_different_sizes():
+    found = compositions(families.model("uneven"), "V")
+    one, two = heads_of(families.config("uneven"), families.model("uneven").params)[:2]
+    left, right = one["scale"][:, None] * one["value"][3] @ one["output"][3], two["scale"][:, None]
+    right = right * two["value"][1] @ two["output"][1]
+    expected = np.linalg.norm(left @ right) / np.linalg.norm(left) / np.linalg.norm(right)
+    np.testing.assert_allclose(found[0, 3, 1, 1], expected, rtol=1e-6)
+    assert (found[:, :, 1, 2:] == 0).all() and (found[:, :, 2] == 0).all()
 
 
 def test_an_unknown_kind():
