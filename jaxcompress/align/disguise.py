@@ -63,7 +63,7 @@ def disguise(model: Dressed, key: Any) -> Dressed:
     embed = {name: table @ turn for name, table in params["embed"].items()}
     kernel = params["head"].get("kernel", params["embed"]["tokens"].T)
     head = {name: leaf for name, leaf in params["head"].items() if name == "bias"}
-    if config.final_norm:
+    if config.final_norm and config.norm != "none":
         kernel, shift, norm = _folded(params["head"]["final_norm"], kernel)
         head = {"final_norm": norm, "bias": head.get("bias", 0.0) + shift}
     head["kernel"] = turn.T @ kernel

@@ -193,7 +193,7 @@ def test_pairwise_cka_is_the_debiased_one_of_every_pair():
 def test_a_disguise_changes_no_logit_and_every_weight(norm: str):
     config = ModelConfig(
         family="gpt2", layers=2, heads=2, kv_heads=2, head_dim=4, width=8, neurons=6, vocab=11,
-        context=5, norm=norm, final_norm=norm != "none",
+        context=5, norm=norm,
     )  # fmt: skip
     made = create(config, key=jax.random.key(0))
     params = jax.tree.map(
