@@ -232,11 +232,12 @@ def compositions(model: Any, kind: str = "K") -> np.ndarray:
     return found
 
 
-def _roots(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _roots(left: np.ndarray, right: np.ndarray) -> tuple[Any, Any, Any]:
     """The triangles of left (head, width, head_dim) and of right transposed, and |left right|.
 
     The orthogonal factors change no norm, so products of head_dim x head_dim matrices have those of
     the width x width ones.
     """
-    first, second = (np.linalg.qr(x, mode="r") for x in (left, right.swapaxes(1, 2)))
+    factors: Any = [np.linalg.qr(x, mode="r") for x in (left, right.swapaxes(1, 2))]
+    first, second = factors
     return first, second, np.linalg.norm(first @ second.swapaxes(1, 2), axis=(1, 2))

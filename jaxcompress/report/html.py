@@ -84,10 +84,10 @@ def _describe_map(task: Mapping[str, Any]) -> str:
         rows = field(task, "dependence", side, "heads") or []
         shares = field(task, "dependence", side, "heads_percent")
         effects = [
-            (real(value), layer, head)
+            (found, layer, head)
             for layer, row in enumerate(rows)
             for head, value in enumerate(row)
-            if real(value) is not None
+            if (found := real(value)) is not None
         ]
         if effects:
             value, layer, head = min(effects)
