@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxcompress.models.gates import Edits
 from jaxcompress.tasks.metrics import Metric, logit_difference
-from jaxcompress.tasks.prompts import Prompts
+from jaxcompress.tasks.prompts import Prompts, padded_right
 
 __all__ = ["Base", "at_answer", "checked", "narrowed", "options", "run", "start", "validated"]
 
@@ -198,14 +198,14 @@ def validated(config: Any, prompts: Prompts) -> Prompts:
 
 
 def checked(config: Any, prompts: Prompts) -> Prompts:
-    """Valid prompts on the device; a mask that masks nothing is dropped.
+    """Valid prompts on the device, padded on the right; a mask that masks nothing is dropped.
 
     Example:
       >>> row = np.ones((1, 1), np.int32)
       >>> checked(None, Prompts(row, row, row, 0 * row[:, 0], row, row)).attention_mask is None
       True
     """
-    prompts = validated(config, prompts)
+    prompts = padded_right(validated(config, prompts))
     if np.asarray(prompts.attention_mask).all():
         prompts = dataclasses.replace(prompts, attention_mask=None)
     return jax.tree.map(jnp.asarray, prompts)

@@ -58,7 +58,7 @@ def patch(
     Returns:
       `Effects`: the metric with the patch minus the metric of the run it was put into; per_example
       (layer, position, batch) for `resid`, (layer, head, batch) or (layer, batch) for components,
-      with position before batch if `per_position`.
+      with position before batch if `per_position`; positions count real tokens.
 
     Raises:
       ValueError: for prompts that do not fit the model, and unknown names.

@@ -74,7 +74,8 @@ def sweep(
       over: `heads`, `attns`, `mlps`, `layers`, `neurons`, or groups (see `components`).
       replacement: `zero`, `mean` over the corrupted prompts, or `resample`: the activation on the
         corrupted twin. Residual channels (`width` in a group) have none: they are always removed.
-      pooled: one mean for all positions, instead of one per position.
+      pooled: one mean for all positions, instead of one per position; positions count real tokens,
+        whatever side is padded.
       metric: from `tasks.METRICS`, or a function `(logits, prompts, clean_logits) -> (batch,)`.
       chunk: components per batch; `None` chooses by memory.
       devices: shard the component axis over these.

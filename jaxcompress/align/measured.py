@@ -28,7 +28,8 @@ class Profile:
         nats, with their mean subtracted; the tokens are the same for every model of a vocabulary.
       written: what heads (head, batch, width) and MLPs (layer, batch, width) write into the
         residual stream at the answer position.
-      attention: (head, batch, key) attention of the answer position.
+      attention: (head, batch, key) attention of the answer position; here and in `patterns`,
+        positions count real tokens.
       roles: (head, role) shares of the attention, see `align.habits`.
     """
 

@@ -72,7 +72,7 @@ def profile(
     names = [f"head {layer}.{head}" for layer, head in np.argwhere(exists)]
     names += [f"mlp {layer}" for layer in range(model.config.layers)]
     changes = np.concatenate([per_head[exists], np.asarray(mlps)])
-    real = np.asarray(prompts.attention_mask).astype(bool).reshape(-1)
+    real = np.ones(base.prompts.tokens.size, bool) if mask is None else np.asarray(mask).ravel() > 0
     outputs = np.asarray(base.taps["mlps"])
     outputs = outputs.reshape(len(outputs), -1, outputs.shape[-1])
     written, attention = _at_answer(model, base)

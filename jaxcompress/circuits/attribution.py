@@ -58,8 +58,8 @@ def attribute(
       metric: a name or function of `tasks.metrics`. KL has no slope at the clean run, so `eap`
         gives zeros for it.
       replacement: what an edge carries instead, see `forward.Pairs`; of neurons, `resample`.
-      per_position: score each edge or node at each position; aligned prompts only; not neurons,
-        and not nodes by `exact`.
+      per_position: score each edge or node at each position, counted in real tokens; aligned
+        prompts only; not neurons, and not nodes by `exact`.
       batch: prompts at a time; `None` chooses by memory.
       memory: bytes of activations that a step may take; `None`: 1 GiB, or half of what an
         accelerator has free. The products of senders and receivers are formed for few positions and

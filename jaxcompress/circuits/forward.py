@@ -65,7 +65,7 @@ class Pairs:
       prompts: clean and corrupted.
       metric: from `tasks.metrics`.
       replacement: `resample` (the corrupted twin), or `mean` over the corrupted prompts, for each
-        position by itself; padding is left out.
+        position by itself, counted in real tokens; padding is left out.
       batch: prompts at a time; 0: all.
 
     Raises:

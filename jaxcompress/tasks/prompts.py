@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxcompress import check
 
-__all__ = ["Prompts", "alike"]
+__all__ = ["Prompts", "alike", "padded_right"]
 
 
 @jax.tree_util.register_dataclass
@@ -89,6 +89,36 @@ class Prompts:
             if value.max() >= limit or value.min() < (-1 if answers else 0):
                 got = f"{value.min()}..{value.max()}"
                 raise check.fail(f"prompts.{name}", f"token ids below {limit}", got)
+
+
+def padded_right(prompts: Prompts) -> Prompts:
+    """The same prompts with padding on the left moved to the right, so that column t is token t.
+
+    What is averaged or listed by position then means the same, whatever side was padded.
+
+    Args:
+      prompts: not traced; with a mask.
+
+    Returns:
+      The prompts themselves where no row begins with padding.
+
+    Example:
+      >>> row, mask = np.array([[0, 5, 6]]), np.array([[0, 1, 1]])
+      >>> found = padded_right(Prompts(row, row, mask, row[:, 0] + 2, row[:, 1:], row[:, 1:]))
+      >>> found.tokens.tolist(), found.attention_mask.tolist(), found.answer_position.tolist()
+      ([[5, 6, 0]], [[1, 1, 0]], [1])
+    """
+    ahead = np.asarray(prompts.attention_mask).argmax(axis=1)
+    if not ahead.any():
+        return prompts
+    length = prompts.tokens.shape[1]
+    columns = (np.arange(length)[None] + ahead[:, None]) % length
+    moved = {
+        name: np.take_along_axis(np.asarray(getattr(prompts, name)), columns, axis=1)
+        for name in ("tokens", "corrupted", "attention_mask")
+    }
+    position = (prompts.answer_position - ahead).astype(prompts.answer_position.dtype)
+    return dataclasses.replace(prompts, answer_position=position, **moved)
 
 
 def alike(batches: Sequence[Prompts], context: int) -> list[Prompts]:

@@ -43,9 +43,10 @@ def edits(model, prompts, kind, pooled=False) -> Edits:
         elif kind == "mean" and pooled:
             tap[:] = tap[:, mask].mean(axis=1)[:, None, None]
         elif kind == "mean":
-            for t in range(mask.shape[1]):
-                real = mask[:, t]
-                tap[:, :, t] = tap[:, real, t].mean(axis=1)[:, None] if real.any() else 0
+            for t in range(mask.shape[1]):  # positions count real tokens
+                here = mask & (np.cumsum(mask, axis=1) == t + 1)
+                if here.any():
+                    tap[:, here] = tap[:, here].mean(axis=1, keepdims=True)
         filled[name] = jnp.asarray(tap)
     return Edits(**filled)
 
