@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
@@ -93,7 +95,7 @@ def save(
     _make_way(directory / str(step))
     try:
         with files.atomic_directory(directory / str(step), overwrite=True) as temporary:
-            ocp.save(str(temporary), state, overwrite=True)
+            ocp.save(str(temporary), jax.tree.map(_unless_empty, state), overwrite=True)
             found = {"files": _contents(temporary), "leaves": _kinds(state), "about": about or {}}
             (temporary / _MANIFEST).write_text(json.dumps(found, indent=1), encoding="utf-8")
     except (OSError, ValueError) as error:
@@ -171,10 +173,11 @@ def restore(
     if about is not None:
         _same_run(path, about)
     try:
-        return ocp.load(str(path), jax.tree.map(_abstract, like))
+        saved = ocp.load(str(path), jax.tree.map(_abstract, like))
     except (ValueError, KeyError, TypeError) as error:  # a dict where a list was, and the like
         reason = str(error).strip().splitlines()[0]
         raise check.fail(str(path), "a checkpoint of this kind of state", reason) from None
+    return jax.tree.map(_filled, like, saved)
 
 
 def fingerprint(state: Any) -> str:
@@ -193,7 +196,7 @@ def fingerprint(state: Any) -> str:
     """
     content = hashlib.sha256()
     for name, leaf in tree.paths(state).items():
-        if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         content.update(f"{name} {leaf.dtype} {leaf.shape} ".encode())
         if isinstance(leaf, np.memmap) and leaf.ndim and len(leaf) > _SAMPLED:
@@ -255,7 +258,7 @@ def _kinds(state: Any) -> dict[str, str]:
     """The shape of every leaf, and the type of random keys; other types are converted."""
     return {
         name: f"{leaf.dtype} {leaf.shape}"
-        if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
         else f"shape {leaf.shape}"
         for name, leaf in tree.paths(state).items()
     }
@@ -280,8 +283,22 @@ def _damage(path: Path) -> str | None:
     return f"{changed[0]} is missing or changed" if changed else None
 
 
+def _unless_empty(leaf: Any) -> Any:
+    """The leaf, or `None`: Orbax refuses arrays without an element."""
+    return leaf if math.prod(leaf.shape) else None
+
+
 def _abstract(leaf: Any) -> Any:
+    if not math.prod(leaf.shape):
+        return None
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+
+
+def _filled(leaf: Any, saved: Any) -> Any:
+    """What was saved, or the array without an element that was left out."""
+    if math.prod(leaf.shape):
+        return saved
+    return jnp.zeros(leaf.shape, leaf.dtype, device=leaf.sharding)
 
 
 def _unwritable(directory: Path, size: int, reason: str | None) -> ValueError:

@@ -219,6 +219,15 @@ def test_full_disks(folder, limited):
     assert names(folder) == ["4", "8"]
 
 
+def test_arrays_without_an_element(tmp_path):
+    """A network without hidden layers between the first and the last has such kernels."""
+    full = state(1) | {"hidden": (jnp.zeros((0, 3, 3)), jnp.zeros((2, 0), jnp.bfloat16))}
+    checkpoint.save(tmp_path, 1, full)
+    assert_same(checkpoint.restore(tmp_path, full), full)
+    with pytest.raises(ValueError, match=r"hidden/0: shape \(0, 3, 3\) for shape \(0, 4, 4\)"):
+        checkpoint.restore(tmp_path, full | {"hidden": (jnp.zeros((0, 4, 4)), full["hidden"][1])})
+
+
 def test_shardings_are_those_asked_for(folder):
     mesh = jax.make_mesh((2,), ("x",), devices=jax.devices()[:2])
     where = jax.sharding.NamedSharding(mesh, jax.P(None, "x"))

@@ -10,7 +10,10 @@ import numpy as np
 import optax
 import pytest
 
+from jaxcompress.data.parity import compositional
 from jaxcompress.io import checkpoint
+from jaxcompress.models import MLPConfig
+from jaxcompress.train import parity as lab
 from jaxcompress.train import population
 
 COUNT, TRACES = 8, []
@@ -126,6 +129,21 @@ def test_resumed_to_the_bit(tmp_path, whole):
     jax.tree.map(np.testing.assert_array_equal, (params, history), whole)
     again, same = train(checkpoints=tmp_path)  # nothing is left to do
     jax.tree.map(np.testing.assert_array_equal, (again, same), whole)
+
+
+def test_networks_of_one_hidden_layer_are_resumed(tmp_path):
+    """Their kernels between hidden layers have no element."""
+    parity, keys = compositional(4, 2, 1, [[0], [1]]), jax.random.split(jax.random.key(0), 2)
+
+    def run(steps, checkpoints=None):
+        return lab.train(
+            parity, MLPConfig(parity.inputs, 4, 2), keys=keys, steps=steps, batch=4, every=2,
+            checkpoints=checkpoints, progress=False,
+        )  # fmt: skip
+
+    run(4, tmp_path)
+    assert checkpoint.latest(tmp_path) == 4
+    jax.tree.map(np.testing.assert_array_equal, run(6, tmp_path), run(6))
 
 
 def test_checkpoints_of_another_population_are_refused(tmp_path):
