@@ -19,8 +19,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxcompress import check, runs
 from jaxcompress import config as configs
-from jaxcompress import runs
 from jaxcompress.data import modular
 from jaxcompress.narrow import grokking
 from jaxcompress.narrow.reading import reading
@@ -49,7 +49,8 @@ class Config:
       sweep_fractions: of the second part.
       sweep_weight_decays: likewise.
       sweep_seeds: likewise.
-      sweep_steps: updates of each network there.
+      sweep_steps: updates of each network there, and `sweep_every` between measurements, 0 for as
+        many as in `training`.
       together: networks in one vmap there; groups run one after the other. 0 for all.
       checkpoints: folder with which an interrupted run of these settings goes on; empty: none.
       run: run folder.
@@ -63,9 +64,19 @@ class Config:
     sweep_weight_decays: tuple[float, ...] = (0.5, 1.0)
     sweep_seeds: tuple[int, ...] = (0,)
     sweep_steps: int = 40_000
+    sweep_every: int = 0
     together: int = 0
     checkpoints: str = ""
     run: str = "runs/grokking"
+
+
+def of_sweep(config: Config) -> Addition:
+    """How the networks of the sweep are trained, asked before anything is."""
+    every = config.sweep_every or config.training.every
+    check.multiple("sweep_steps", config.sweep_steps, every, "sweep_every")
+    for fraction in config.sweep_fractions:
+        modular.split(config.training.p, fraction, 0)
+    return dataclasses.replace(config.training, steps=config.sweep_steps, every=every)
 
 
 def learn(config: Config) -> tuple[Trained, dict[str, np.ndarray]]:
@@ -87,7 +98,7 @@ def learn(config: Config) -> tuple[Trained, dict[str, np.ndarray]]:
 def sweep(config: Config) -> list[dict[str, Any]]:
     """One row for each network of the sweep: when it had learned each part of the table."""
     trained = train_addition(
-        dataclasses.replace(config.training, steps=config.sweep_steps),
+        of_sweep(config),
         fractions=config.sweep_fractions,
         weight_decays=config.sweep_weight_decays,
         seeds=config.sweep_seeds,
@@ -106,6 +117,7 @@ def sweep(config: Config) -> list[dict[str, Any]]:
 def main() -> None:
     """Runs, draws, writes the page, prints the tables."""
     config = configs.from_args(Config, ROOT / "configs" / "grokking" / "default.yaml")
+    of_sweep(config)
     place = runs.start(ROOT / config.run, config, config.seed, overwrite=True)
     (trained, found), p = learn(config), config.training.p
     for i, step in enumerate(trained.history["step"]):

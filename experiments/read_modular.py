@@ -39,7 +39,7 @@ class Config:
       data: directory of trained weights; `None` trains a network, as `training` says.
       training: of that network, on a `fraction` of the pairs.
       fraction: likewise.
-      triples: (a, b, c) for the gradient symmetry.
+      triples: (a, b, c) for the gradient symmetry, or all that there are.
       seed: of the triples: the published shuffle.
       run: run folder.
     """
@@ -80,8 +80,9 @@ def run(config: Config) -> list[dict[str, Any]]:
         equals = model.config.context == 3
         p = model.config.vocab - equals
         pairs = modular.table(p, equals=equals)
-        triples = modular.triples(p, config.triples, config.seed)
-        tokens = np.concatenate([triples[:, :2], pairs.tokens[: len(triples), 2:]], axis=1)
+        triples = modular.triples(p, min(config.triples, p**3), config.seed)
+        after = np.repeat(pairs.tokens[:1, 2:], len(triples), axis=0)
+        tokens = np.concatenate([triples[:, :2], after], axis=1)
         found = reading(model.apply, model.params, pairs)
         cosines = symmetry.gradient_symmetry(model, tokens, triples[:, 2])
         similar = float(cosines.mean())

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-__all__ = ["fail", "finite", "integer", "known", "nearest", "shape"]
+__all__ = ["fail", "finite", "integer", "known", "multiple", "nearest", "shape"]
 
 
 def fail(name: str, expected: str, got: Any, hint: str = "") -> ValueError:
@@ -88,6 +88,18 @@ def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
     if not is_integer or value < low or (high is not None and value > high):
         raise fail(name, f"a whole number {bound}", repr(value))
     return int(value)
+
+
+def multiple(name: str, value: int, of: int, called: str) -> int:
+    """Returns `value` if it is a multiple of another argument, else raises `ValueError`.
+
+    Example:
+      >>> multiple("steps", 12, 4, "every")
+      12
+    """
+    if value % of:
+        raise fail(name, f"a multiple of {called} ({of})", value)
+    return value
 
 
 def finite(name: str, tree: Any) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from jaxcompress import runs
 from jaxcompress.train import population
+from jaxcompress.train.addition import Addition
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
@@ -42,3 +43,24 @@ def test_settings_are_refused_before_training(name, changes, message, monkeypatc
     experiment = importlib.import_module(f"experiments.{name}")
     with pytest.raises(ValueError, match=message):
         experiment.run(experiment.Config(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["sweep_steps=930"], r"sweep_steps: expected a multiple of sweep_every \(20\), got 930"),
+        (["sweep_fractions=[0.3, 1.0]"], r"fraction: expected in \(0, 1\)"),
+    ],
+)
+def test_a_sweep_is_refused_before_what_comes_first(changes, message, monkeypatch):
+    monkeypatch.setattr(population, "train", None)
+    monkeypatch.setattr(sys, "argv", ["grokking", *changes])
+    with pytest.raises(ValueError, match=message):
+        importlib.import_module("experiments.grokking").main()
+
+
+def test_a_modulus_with_fewer_pairs_than_triples():
+    experiment = importlib.import_module("experiments.read_modular")
+    small = Addition(p=5, width=4, heads=1, warmup=1, steps=2, every=2)
+    [row] = experiment.run(experiment.Config(training=small, triples=200))
+    assert -1 <= row["gradient_symmetry"] <= 1

@@ -32,7 +32,8 @@ class Addition:
       p: modulus, odd.
       width: of the residual stream.
       heads: of the layer.
-      rate: of AdamW, with betas 0.9 and 0.98, constant after the warm-up.
+      rate: of AdamW, with betas 0.9 and 0.98, constant after the warm-up. Biases
+        are not decayed; the published AdamW decays them too.
       warmup: steps over which the rate rises from 0.
       steps: updates; every one sees all training pairs.
       every: steps between measurements.
@@ -109,6 +110,8 @@ def train_addition(
       >>> found.history["test_loss"].shape, found.chosen(1).sum()
       ((2, 2), np.int64(20))
     """
+    if check.integer("p", config.p, 3) % 2 == 0:
+        raise check.fail("p", "an odd modulus", config.p)
     model = _network(config)
     members = population.grid(fraction=fractions, weight_decay=weight_decays, seed=seeds)
     counts = [modular.split(config.p, f, 0).sum() for f in members["fraction"]]

@@ -340,11 +340,8 @@ def _check(steps: int, every: int, save_every: int | None, parts: int, together:
     check.integer("every", every, 1)
     check.integer("steps", steps, 0)
     check.integer("parts", parts, 1)
-    if steps % every:
-        raise check.fail("steps", f"a multiple of every ({every})", steps)
+    check.multiple("steps", steps, every, "every")
     if together is not None:
         check.integer("together", together, 1)
     save_every = every if save_every is None else check.integer("save_every", save_every, 1)
-    if save_every % every:
-        raise check.fail("save_every", f"a multiple of every ({every})", save_every)
-    return save_every
+    return check.multiple("save_every", save_every, every, "every")

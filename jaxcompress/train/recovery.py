@@ -104,7 +104,9 @@ def compare(
     """
     _check(classes, methods, sizes, width, parts=parts, rates=rates, betas=betas)
     for name, value in (("teacher_steps", teacher_steps), ("steps", steps)):
-        _multiple(name, value, every)
+        check.multiple(
+            name, check.integer(name, value, 1), check.integer("every", every, 1), "every"
+        )
     config = MLPConfig(inputs=parts[0][0].images.shape[1], width=width, depth=3, outputs=10)
     net = create_mlp(config, key=jax.random.key(0))
     every_digit = _stacked([part[0] for part in parts])
@@ -160,11 +162,6 @@ def _check(
 def _optimizer(hyper: Any) -> optax.GradientTransformation:
     plain = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(hyper["rate"]))
     return thresholded(plain, GROUPS, hyper["limit"])
-
-
-def _multiple(name: str, value: int, every: int) -> None:
-    if check.integer(name, value, 1) % check.integer("every", every, 1):
-        raise check.fail(name, f"a multiple of every ({every})", value)
 
 
 def _grid(methods: Sequence[str], betas: Sequence[float], **axes: Any) -> dict[str, np.ndarray]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from jaxcompress import tree
 from jaxcompress.data import modular
 from jaxcompress.narrow import addition
+from jaxcompress.train import population
 from jaxcompress.train.addition import Addition, train_addition
 
 pytestmark = pytest.mark.slow
@@ -66,10 +69,12 @@ def test_steps_are_full_batch_adamw():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"config": dataclasses.replace(SMALL, p=6)}, "p: expected an odd modulus, got 6"),
         ({"fractions": (1.0,)}, "fraction"),
         ({"fractions": (0.001,)}, "at least 1 of 49 pairs"),
     ],
 )
-def test_bad_arguments(values, message):
+def test_bad_arguments(values, message, monkeypatch):
+    monkeypatch.setattr(population, "train", None)  # refused before any training
     with pytest.raises(ValueError, match=message):
-        train_addition(SMALL, progress=False, **values)
+        train_addition(**{"config": SMALL, "progress": False} | values)
