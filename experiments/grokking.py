@@ -49,8 +49,7 @@ class Config:
       sweep_fractions: of the second part.
       sweep_weight_decays: likewise.
       sweep_seeds: likewise.
-      sweep_steps: updates of each network there, and `sweep_every` between measurements, 0 for as
-        many as in `training`.
+      sweep_steps: updates of each, measured every `sweep_every` (0: as often as in `training`).
       together: networks in one vmap there; groups run one after the other. 0 for all.
       checkpoints: folder with which an interrupted run of these settings goes on; empty: none.
       run: run folder.

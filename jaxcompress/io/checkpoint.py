@@ -164,14 +164,14 @@ def restore(
     problem = _damage(path)
     if problem is not None:
         raise check.fail(str(path), "a whole checkpoint", problem)
+    if about is not None:
+        _same_run(path, about)
     # Orbax finds this half-way only, and leaves readers behind that complain when collected.
     there, asked = _manifest(path)["leaves"], _kinds(like)
     for name in sorted(there.keys() | asked.keys()):
         if there.get(name) != asked.get(name):
             got = f"{name}: {there.get(name, 'nothing')} for {asked.get(name, 'nothing')}"
             raise check.fail(str(path), "a checkpoint of this kind of state", got)
-    if about is not None:
-        _same_run(path, about)
     try:
         saved = ocp.load(str(path), jax.tree.map(_abstract, like))
     except (ValueError, KeyError, TypeError) as error:  # a dict where a list was, and the like

@@ -134,6 +134,7 @@ def train_addition(
         measure=measure,
         together=together,
         checkpoints=checkpoints,
+        about={"snapshots": snapshots} | {k: v for k, v in vars(config).items() if k != "steps"},
         name="modular addition",
         progress=progress,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -99,8 +100,8 @@ def train(
       where it was not shown) and `shown`, and, with `test`, `test_loss` and `accuracy`.
 
     Raises:
-      ValueError: for names in `hyper` that nothing reads, a batch that the parts do not divide, and
-        a stratified part with fewer examples than tasks.
+      ValueError: for names in `hyper` that nothing reads, a batch that the parts do not divide, a
+        stratified part with fewer examples than tasks, and checkpoints of another run.
 
     Example:
       >>> from jaxcompress.data.parity import compositional
@@ -132,6 +133,11 @@ def train(
         parts=parts,
         checkpoints=checkpoints,
         save_every=max(1, steps // every // 10) * every,
+        about={
+            "parity": dataclasses.asdict(parity), "shape": dataclasses.asdict(shape),
+            "batch": batch, "eps": eps, "stratified": stratified, "test": test,
+            "penalty": getattr(penalty, "__qualname__", type(penalty).__name__),
+        },
         name=name, progress=progress,
     )  # fmt: skip
     # Steps without an example of a task say nothing of its loss.

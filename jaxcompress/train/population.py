@@ -94,6 +94,7 @@ def train(
     devices: Sequence[Any] | None = None,
     checkpoints: str | Path | None = None,
     save_every: int | None = None,
+    about: Mapping[str, Any] | None = None,
     name: str = "train",
     progress: bool = True,
 ) -> tuple[Any, dict[str, np.ndarray]]:
@@ -103,7 +104,8 @@ def train(
     A run that was stopped and is called again with the same arguments goes on from its last
     checkpoint and ends in the same numbers, bit for bit; with checkpoints, SIGTERM is obeyed at the
     next measurement: save, and exit with status 0. A member whose loss becomes infinite stays so
-    and harms no other.
+    and harms no other. A checkpoint of another run (another start, keys, `hyper`, `parts`, `every`
+    or `about`) is refused.
 
     Args:
       loss: `loss(params, key, hyper) -> (scalar, metrics)` of one member, the metrics a dict.
@@ -125,6 +127,8 @@ def train(
         than devices, the parts; by default as many of `jax.devices()` as can be used so.
       checkpoints: folder for checkpoints, of which the last two are kept; `None` for none.
       save_every: steps between checkpoints, a multiple of `every`; by default `every`.
+      about: what else the numbers depend on, in values that JSON has, such as the settings of the
+        loss and of the optimizer: `train` cannot look into functions.
       name: for the progress bar.
       progress: whether to show a progress bar.
 
@@ -135,7 +139,8 @@ def train(
 
     Raises:
       ValueError: for arguments out of range, leaves without the member axis, a name that the loss
-        and the measure both use, and checkpoints that cannot be written or are of another run.
+        and the measure both use, and checkpoints that cannot be written, are of another run or
+        beyond `steps`.
       SystemExit: with status 0, after SIGTERM.
 
     Example:
@@ -158,11 +163,15 @@ def train(
     # Programs that differ in other things than the optimizer start alike, in one compilation.
     alike = _Program(None, optimizer, None, None, 1, 1, together, mesh)
     state = (params, _start(params, hyper, program=alike))
-    about: dict[str, Any] = {}
+    known: dict[str, Any] = {}
     if checkpoints is not None:
-        about = {"start": checkpoint.fingerprint((params, keys, hyper)), "parts": parts}
-    (state, history), saved = _resume(state, keys, hyper, program, checkpoints, about)
+        known = {"start": checkpoint.fingerprint((params, keys, hyper)), "parts": parts}
+        known |= {"every": every, **(about or {})}
+    (state, history), saved = _resume(state, keys, hyper, program, checkpoints, known)
     done = saved or 0
+    if done > steps:
+        where = Path(str(checkpoints)) / str(done)
+        raise check.fail("steps", f"at least {done}, those of {where}", steps)
     nothing_to_save = contextlib.nullcontext(lambda: False)
     with (
         nothing_to_save if checkpoints is None else signals.held() as terminated,
@@ -178,7 +187,7 @@ def train(
             bar.set_postfix(loss=f"{np.median(seen['loss']):.3g}")
             stop = terminated()
             if checkpoints is not None and (stop or done % save_every == 0 or done == steps):
-                checkpoint.save(checkpoints, done, (state, _stacked(history)), about=about)
+                checkpoint.save(checkpoints, done, (state, _stacked(history)), about=known)
             if stop:
                 raise SystemExit(0)
     return state[0], _stacked(history)

@@ -14,6 +14,7 @@ import optax
 
 from jaxcompress import check, tree
 from jaxcompress.data.digits import Digits
+from jaxcompress.io import checkpoint
 from jaxcompress.models.gates import Gates
 from jaxcompress.models.mlp import MLPConfig, create_mlp, init
 from jaxcompress.narrow import recovery, skills
@@ -103,10 +104,7 @@ def compare(
     Reference: Michaud et al. 2025 (arXiv 2505.15811), section 4 and figure 4.
     """
     _check(classes, methods, sizes, width, parts=parts, rates=rates, betas=betas)
-    for name, value in (("teacher_steps", teacher_steps), ("steps", steps)):
-        check.multiple(
-            name, check.integer(name, value, 1), check.integer("every", every, 1), "every"
-        )
+    _multiples(every, teacher_steps=teacher_steps, steps=steps)
     config = MLPConfig(inputs=parts[0][0].images.shape[1], width=width, depth=3, outputs=10)
     net = create_mlp(config, key=jax.random.key(0))
     every_digit = _stacked([part[0] for part in parts])
@@ -115,7 +113,11 @@ def compare(
     keys = jax.vmap(jax.random.key)(seeds)
     ones = np.ones((len(parts), 2, width), np.float32)
     nobody = jnp.zeros((*every_digit[1].shape, 10))
-    train = functools.partial(population.train, every=every, together=together, progress=progress)
+    about = {"batch": batch, "temperature": temperature, "teacher_steps": teacher_steps}
+    about |= {"images": checkpoint.fingerprint([every_digit, kept])}
+    train = functools.partial(
+        population.train, every=every, together=together, about=about, progress=progress
+    )
     teachers, _ = train(
         recovery.objective(net.apply, *every_digit, nobody, batch=batch),
         jax.vmap(functools.partial(init, config))(keys), optax.adam(2e-3), keys=keys,
@@ -127,10 +129,7 @@ def compare(
     scores = jax.vmap(functools.partial(_attribution, net.apply))(teachers, *kept[0])
     grid = _grid(methods, betas, neurons=sizes, rate=rates, seed=seeds.tolist())
     params, gates = _starts(config, grid, teachers, scores)
-    hyper = {name: grid[name] for name in ("seed", "rate", "neurons", "beta")} | {"gates": gates}
-    hyper["alpha"] = np.where(grid["method"] == "distil", alpha, 0.0)
-    hyper["limit"] = np.where(grid["method"] == "group lasso", limit, -1.0)
-
+    hyper = _hyper(grid, alpha, limit) | {"gates": gates}
     loss = recovery.objective(
         net.apply, *kept[0], answers,
         batch=batch, temperature=temperature, penalty=apart, alive=_alive,
@@ -162,6 +161,12 @@ def _check(
 def _optimizer(hyper: Any) -> optax.GradientTransformation:
     plain = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(hyper["rate"]))
     return thresholded(plain, GROUPS, hyper["limit"])
+
+
+def _multiples(every: int, **steps: int) -> None:
+    check.integer("every", every, 1)
+    for name, value in steps.items():
+        check.multiple(name, check.integer(name, value, 1), every, "every")
 
 
 def _grid(methods: Sequence[str], betas: Sequence[float], **axes: Any) -> dict[str, np.ndarray]:
@@ -226,6 +231,14 @@ def _starts(config: MLPConfig, grid: Mapping[str, Any], teachers: Any, scores: A
         params.append(start)
         gates.append(gate)
     return tree.stack(params), jnp.stack(gates)
+
+
+def _hyper(grid: Mapping[str, Any], alpha: float, limit: float) -> dict[str, Any]:
+    """What the loss and the optimizer read of each member, but for its gates."""
+    hyper = {name: grid[name] for name in ("seed", "rate", "neurons", "beta")}
+    hyper["alpha"] = np.where(grid["method"] == "distil", alpha, 0.0)
+    hyper["limit"] = np.where(grid["method"] == "group lasso", limit, -1.0)
+    return hyper
 
 
 def _rows(grid: Any, history: Any, *, batch: int, target: float) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ import pytest
 from jaxcompress.data.parity import compositional
 from jaxcompress.io import checkpoint
 from jaxcompress.models import MLPConfig
+from jaxcompress.narrow import skills
 from jaxcompress.train import parity as lab
 from jaxcompress.train import population
 
@@ -152,6 +153,32 @@ def test_checkpoints_of_another_population_are_refused(tmp_path):
     other = hyper | {"rate": 2 * hyper["rate"]}
     with pytest.raises(ValueError, match="expected a checkpoint of this run, got one with another"):
         train(steps=8, checkpoints=tmp_path, hyper=other)
+    with pytest.raises(ValueError, match="one with another every"):
+        train(steps=8, checkpoints=tmp_path, every=2)
+    with pytest.raises(ValueError, match="steps: expected at least 4, those of .*/4, got 0"):
+        train(steps=0, checkpoints=tmp_path)
+
+
+def test_parity_checkpoints_of_other_settings_are_refused(tmp_path):
+    """Nothing of these is in the start, the keys or `hyper`, and all change the numbers."""
+    parity, keys = compositional(4, 2, 1, [[0], [1]]), jax.random.split(jax.random.key(0), 2)
+
+    def run(tasks=parity, **changes):
+        options = {"batch": 4, "steps": 2, "every": 2, "checkpoints": tmp_path, "progress": False}
+        hyper = {"penalty": jnp.ones(2)}
+        shape = MLPConfig(6, 4, 2)
+        return lab.train(tasks, shape, keys=keys, hyper=hyper, **options | changes)
+
+    run()
+    for changes, name in (
+        ({"batch": 8}, "batch"),
+        ({"eps": 1e-8}, "eps"),
+        ({"stratified": False}, "stratified"),
+        ({"tasks": compositional(4, 2, 1, [[1], [0]])}, "parity"),
+        ({"penalty": skills.lasso}, "penalty"),
+    ):
+        with pytest.raises(ValueError, match=f"got one with another {name}. Choose"):
+            run(**changes)
 
 
 def test_sigterm_saves(tmp_path, whole, monkeypatch):
