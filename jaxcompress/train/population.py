@@ -36,7 +36,8 @@ MEMBER = "member"
 PART = "part"
 """Mesh axis over which the parts of a step are spread if there are more devices than members."""
 
-_MEASURE = 1  # folded into the key for measurements, apart from what the loss draws with it
+# Folded into the key for measurements; no step has this number, whose key the loss draws with.
+_MEASURE = np.uint32(2**32 - 1)
 
 Loss = Callable[[Any, Any, Any], tuple[Any, dict[str, Any]]]
 Measure = Callable[[Any, Any, Any], dict[str, Any]]

@@ -23,6 +23,9 @@ __all__ = ["LEARNED", "Mixture", "train_quanta"]
 LEARNED = 0.1
 """Bits of loss below which a task is learned."""
 
+# Folded into a member's key for its data set; no step has this number, whose key draws the batch.
+_DATA = np.uint32(2**32 - 2)
+
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
@@ -103,7 +106,8 @@ def train_quanta(
     often = np.stack([data.zipf(mixture.tasks, 1 + alpha) for alpha in members["alpha"]])
     hyper = {"gates": gates, "weights": often}
     if by == "data":
-        hyper |= {"examples": members["size"], "data": jax.vmap(jax.random.key)(members["seed"])}
+        of_data = jax.vmap(lambda key: jax.random.fold_in(key, _DATA))(keys)
+        hyper |= {"examples": members["size"], "data": of_data}
     _, history = lab.train(
         parity, shape, params=params, keys=keys, hyper=hyper, steps=mixture.steps,
         batch=mixture.batch, every=mixture.every, rate=mixture.rate, eps=1e-8, stratified=False,

@@ -116,6 +116,20 @@ def test_parts(whole):
     assert_close(few, train(slice(2, 4), parts=4, devices=jax.devices()[:1]), 1e-5)
 
 
+def test_measurements_draw_with_keys_of_their_own():
+    """No part of any step has the key of a measurement."""
+    keys, _, _ = members()
+
+    def seen(params, key, hyper):
+        return {"key": jax.random.key_data(key)}
+
+    found = train(steps=4, every=1, measure=seen)[1]["key"][:, 0].tolist()
+    steps = [jax.random.fold_in(keys[0], step) for step in range(8)]
+    parts = [jax.random.fold_in(key, part) for key in steps for part in range(8)]
+    drawn = [jax.random.key_data(key).tolist() for key in steps + parts]
+    assert not [key for key in found if key in drawn]
+
+
 def test_one_program_for_all_chunks():
     train(steps=4, every=2)
     before = len(TRACES)
