@@ -57,7 +57,7 @@ class Curriculum:
         return shown / shown.sum()
 
     def only(self, tasks: Any) -> Curriculum:
-        """Some tasks alone: the others never open.
+        """Some tasks alone, from step 0 on: the others never open.
 
         Args:
           tasks: (task,) True for those that are shown.
@@ -73,7 +73,8 @@ class Curriculum:
         check.shape("tasks", tasks, [np.shape(self.opens)], "(task,)")
         if not tasks.any():
             raise check.fail("tasks", "at least one", "none")
-        return dataclasses.replace(self, opens=jnp.where(tasks, self.opens, jnp.inf))
+        opens = jnp.where(tasks, self.opens, jnp.inf)
+        return dataclasses.replace(self, opens=opens - opens.min())
 
 
 def curriculum(

@@ -37,6 +37,13 @@ def test_a_population_of_curricula():
     np.testing.assert_allclose(weights, expected, rtol=1e-6)
 
 
+def test_tasks_alone_are_shown_from_the_start():
+    """Whatever their turn among the others was; they keep their order."""
+    found = curriculum("easy_first", HARD, steps=30, frequencies=OFTEN).only([0, 0, 1, 1])
+    np.testing.assert_allclose(found.weights(0), [0, 0, 1, 0])
+    np.testing.assert_allclose(found.weights(10), [0, 0, 0.5, 0.5])
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match="did you mean 'easy_first'"):
         curriculum("easy first", HARD, steps=3)
