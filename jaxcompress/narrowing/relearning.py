@@ -35,7 +35,7 @@ def relearn(
       networks: of `narrow`.
       config: as they were made with.
       texts: likewise.
-      steps: of each.
+      steps: of each, a multiple of `config.points`.
       rates: that are tried.
       progress: whether to show progress bars.
 
@@ -44,7 +44,7 @@ def relearn(
       `size`, `seed`, `rate`, and `edge`, whether the best rate is the lowest or highest tried.
 
     Raises:
-      ValueError: if there are no rates.
+      ValueError: if there are no rates, and for steps that the points do not divide.
 
     Example:
       >>> relearn([], Narrowing(), Texts({}, None, ""), steps=1, rates=())

@@ -37,13 +37,14 @@ class Narrowing:
       together: networks that are trained, and on the device, at a time; left out, all of a shape.
       precision: of the computation; parameters and optimizer stay in float32.
       remat: compute activations twice instead of keeping them.
-      teacher_steps: of the general model.
+      teacher_steps: of the general model, a multiple of `points`.
       mixture: when the general model is shown code and prose, in this order, and how often; left
         out, half of the rows of every step are of each.
       teacher_rate: its learning rate, and that of students and of training from scratch.
       methods: from `METHODS`.
       sizes: (share of neurons, share of residual channels) that are removed.
-      steps: of every narrow model, those of `lasso` before the pruning included.
+      steps: of every narrow model, those of `lasso` before the pruning included; both parts are
+        multiples of `points`.
       rate: learning rate of models that come from the general one.
       criterion: of attribution, see `prune.CRITERIA`.
       scope: rank the neurons of all layers together, or of each by itself, which leaves one shape.
@@ -73,7 +74,7 @@ class Narrowing:
     together: int | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     remat: bool = False
-    teacher_steps: int = 500
+    teacher_steps: int = 496
     mixture: MixtureConfig = dataclasses.field(default_factory=MixtureConfig)
     teacher_rate: float = 3e-3
     methods: tuple[str, ...] = METHODS

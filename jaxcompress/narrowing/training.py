@@ -55,7 +55,7 @@ def fit(
       config: batch, points, precision and the like.
       rows: (row, position) tokens of one or several domains.
       rates: learning rate of each model.
-      steps: of each.
+      steps: of each, a multiple of `config.points`.
       seeds: of each.
       measured: rows by name that losses are measured on.
       teacher: for distillation.
@@ -70,7 +70,8 @@ def fit(
       The parameters of each model, on the host, and the history of `population.train`.
 
     Raises:
-      ValueError: for `together` below 1, and a batch that the parts and the domains do not divide.
+      ValueError: for `together` below 1, a batch that the parts and the domains do not divide, and
+        steps that the points do not divide.
 
     Example:
       >>> from jaxcompress.io import load
@@ -80,17 +81,16 @@ def fit(
       ...
       ValueError: batch: expected a multiple of 2 parts times 1 domains, got 3
     """
-    model = models[0]
+    # Without parameters, which are arguments: what is compiled stays for as long as the process.
+    model, word = models[0].replace(params=None), teacher and teacher.replace(params=None)
     if config.batch % (config.parts * len(rows)):
         expected = f"a multiple of {config.parts} parts times {len(rows)} domains"
         raise check.fail("batch", expected, config.batch)
     if config.together is not None:
         check.integer("together", config.together, 1)
-    every = max(1, steps // config.points)
+    every = check.multiple("steps", steps, config.points, "points") // config.points
     warmup = min(max(1, round(_WARMUP * steps)), steps - 1)
-    base = train.optimizer(
-        train.OptimizerConfig(rate=1.0, warmup=warmup, weight_decay=0.0), steps // every * every
-    )
+    base = train.optimizer(train.OptimizerConfig(rate=1.0, warmup=warmup, weight_decay=0.0), steps)
 
     def measure(params: Any, key: Any, hyper: Any) -> dict[str, Any]:
         # In one program, as it is compiled for every shape of a model.
@@ -99,9 +99,9 @@ def fit(
         parts = jnp.split(every, ends[:-1])
         return {name: part.mean() for name, part in zip(measured, parts, strict=True)}
 
-    options: dict[str, Any] = {"steps": steps // every * every, "every": every, "name": name}
+    options: dict[str, Any] = {"steps": steps, "every": every, "name": name}
     options |= {"parts": config.parts, "measure": measure, "progress": progress}
-    loss = functools.partial(_loss, model, teacher, config, penalty)
+    loss = functools.partial(_loss, model, word, config, penalty)
     shared = {"rows": rows, "teacher": teacher.params if teacher is not None else {}}
     if curriculum is not None:
         shared, options = shared | {"plan": curriculum}, options | {"schedule": _planned}

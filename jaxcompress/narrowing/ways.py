@@ -42,7 +42,8 @@ def narrow(config: Narrowing, texts: Texts, *, progress: bool = True) -> list[Ne
       Networks: `general` and `full` first, of which nothing was removed.
 
     Raises:
-      ValueError: for unknown methods and criteria, and sizes at which nothing is left.
+      ValueError: for unknown methods and criteria, sizes at which nothing is left, and steps that
+        the points do not divide, so that fewer would be trained.
 
     Example:
       >>> narrow(Narrowing(methods=("prune",)), Texts({}, None, ""))
@@ -50,8 +51,7 @@ def narrow(config: Narrowing, texts: Texts, *, progress: bool = True) -> list[Ne
       ...
       ValueError: methods: expected one of ['attribution', ...], got 'prune'. ...
     """
-    for name in config.methods:
-        check.known("methods", name, METHODS)
+    _check(config)
     runs = Runs(config, texts, progress)
     general = runs.general()
     found = [Network("general", (0.0, 0.0), 0, general, (runs.before(general),))]
@@ -61,12 +61,32 @@ def narrow(config: Narrowing, texts: Texts, *, progress: bool = True) -> list[Ne
         found += runs.train(starts, "full", config.steps)
     tuned: dict[int, Network] = {}
     if "lasso" in config.methods:
-        steps = round(config.lasso_share * config.steps)
+        steps = _penalised(config)
         starts = {("lasso", (0.0, 0.0), seed): general for seed in seeds}
         tuned = {one.seed: one for one in runs.train(starts, "tune", steps, penalty=config.lasso)}
     for size in config.sizes:
         found += _of_size(config, runs, general, tuned, size)
     return found
+
+
+def _check(config: Narrowing) -> None:
+    for name in config.methods:
+        check.known("methods", name, METHODS)
+    check.integer("points", config.points, 1)
+    for name in ("steps",) if config.teacher else ("steps", "teacher_steps"):
+        steps = check.integer(name, getattr(config, name), 1)
+        check.multiple(name, steps, config.points, "points")
+    if "lasso" in config.methods:
+        first = _penalised(config)
+        if not 0 < first < config.steps or first % config.points:
+            expected = f"a share in (0, 1) of {config.steps} steps, a multiple of points"
+            got = f"{config.lasso_share}, {first} steps for {config.points} points"
+            raise check.fail("lasso_share", expected, got)
+
+
+def _penalised(config: Narrowing) -> int:
+    """Steps of the lasso before the pruning."""
+    return round(config.lasso_share * config.steps)
 
 
 def _of_size(
@@ -86,7 +106,7 @@ def _of_size(
         if seed in tuned:
             starts["lasso", size, seed] = runs.pruned(tuned[seed].model, size)
     found = []
-    steps = config.steps - round(config.lasso_share * config.steps)
+    steps = config.steps - _penalised(config)
     for kind, names in (("plain", {"attribution", "random", "scratch"}), ("distil", {"distil"})):
         chosen = {k: m for k, m in starts.items() if k[0] in names & set(config.methods)}
         teacher = general if kind == "distil" else None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import gc
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ import pytest
 from jaxcompress import prune
 from jaxcompress.data.curriculum import MixtureConfig
 from jaxcompress.data.text import word_level
-from jaxcompress.models import Gates
+from jaxcompress.models import Gates, create
 from jaxcompress.narrowing import (
     Narrowing,
     Texts,
@@ -25,7 +27,8 @@ from jaxcompress.narrowing import (
     relearning,
     training,
 )
-from jaxcompress.narrowing.ways import Runs
+from jaxcompress.narrowing.ways import Runs, _sizes
+from jaxcompress.train import population
 from tests import torch_models
 from tests.families import VOCAB
 
@@ -201,6 +204,34 @@ def test_bad_settings(work):
     one_file = dataclasses.replace(TINY, only=("bisect",), work=work, vocab=257)
     with pytest.raises(ValueError, match="no text. Splits are by file"):
         read(one_file)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 5}, r"steps: expected a multiple of points \(2\), got 5"),
+        ({"teacher_steps": 3}, r"teacher_steps: expected a multiple of points \(2\), got 3"),
+        ({"lasso_share": 0.25}, r"lasso_share: expected a share .* got 0.25, 1 steps for 2 points"),
+        ({"lasso_share": 1.0}, "lasso_share: expected a share"),
+    ],
+)
+def test_fewer_steps_than_asked_are_refused(changes, message, work, monkeypatch):
+    """All ways get equally many tokens, or none any."""
+    monkeypatch.setattr(population, "train", None)
+    with pytest.raises(ValueError, match=message):
+        narrow(dataclasses.replace(TINY, work=work, **changes), texts(), progress=False)
+
+
+def test_nothing_is_kept_of_the_models_after_a_fit():
+    """What is compiled stays; what it started from, and a teacher, are gigabytes."""
+    model, teacher = (create(_sizes(TINY), key=jax.random.key(i)) for i in range(2))
+    rows = texts().rows["code"]
+    fit([model], TINY, [rows["train"]], rates=[1e-3], steps=2, seeds=[0],
+        measured={"code": rows["test"]}, teacher=teacher, progress=False)  # fmt: skip
+    left = [weakref.ref(leaf) for one in (model, teacher) for leaf in jax.tree.leaves(one.params)]
+    del model, teacher
+    gc.collect()
+    assert not [leaf for leaf in left if leaf() is not None]
 
 
 def test_domains_are_drawn_in_the_shares_of_the_step():
