@@ -184,12 +184,23 @@ def score(
     if criterion == "random":
         found = jax.random.uniform(key, gates.shape)
     elif criterion == "weight_norm":
-        found = skills.group_norms(params)
+        found = skills.group_norms(_behind(params, gates))
     else:
         found = {"attribution": skills.attribution, "ablation": skills.ablation}[criterion](
             loss, gates
         )
     return jnp.where(gates > 0, found, -1.0)
+
+
+def _behind(params: Any, gates: Float[Array, "layer neuron"]) -> Any:
+    """The weights that there are: those out of and into neurons that are shut do nothing."""
+    inner, last = params["hidden"], params["last"]
+    open_ = gates[:-1, :, None] * gates[1:, None, :]
+    hidden = inner | {"kernel": open_ * inner["kernel"]}
+    return params | {
+        "hidden": hidden,
+        "last": last | {"kernel": gates[-1][:, None] * last["kernel"]},
+    }
 
 
 def narrower(params: Any, width: Any) -> tuple[Any, Float[Array, "layer neuron"]]:

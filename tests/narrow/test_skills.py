@@ -14,7 +14,7 @@ from jaxcompress.data import parity as data
 from jaxcompress.models import Gates, MLPConfig
 from jaxcompress.models.mlp import apply, init
 from jaxcompress.narrow import skills
-from jaxcompress.narrow.parity import cross_entropy, evaluate, narrower, objective
+from jaxcompress.narrow.parity import cross_entropy, evaluate, narrower, objective, score
 
 FAMILY = data.compositional(6, 2, 2, [[0], [1], [0, 1]])
 CONFIG = MLPConfig(FAMILY.inputs, 5, 3)
@@ -72,6 +72,19 @@ def test_group_norms():
     none = jax.tree.map(jnp.zeros_like, PARAMS)
     slope = jax.grad(lambda p: skills.group_norms(p).sum())(none)
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(slope))
+
+
+def test_weight_norms_behind_gates_are_those_of_the_smaller_network():
+    rows, gates = np.array([[0, 3], [1, 4]]), np.zeros((2, 5), np.float32)
+    np.put_along_axis(gates, rows, 1.0, axis=1)
+    found = score(FORWARD, FAMILY, PARAMS, jnp.asarray(gates), jax.random.key(1), task=0,
+                  criterion="weight_norm", size=4)  # fmt: skip
+    first, inner, last = (np.asarray(kernel) for kernel in skills.kernels(PARAMS))
+    inner = inner[np.ix_(*rows)]
+    for layer, (into, out) in enumerate(((first[:, rows[0]], inner), (inner, last[rows[1]]))):
+        bias = [PARAMS["first"]["bias"], PARAMS["hidden"]["bias"][0]][layer][rows[layer]]
+        expected = np.sqrt((into**2).sum(axis=0) + (out**2).sum(axis=1) + bias**2)
+        np.testing.assert_allclose(found[layer, rows[layer]], expected, rtol=1e-5)
 
 
 def test_nested_gates():
