@@ -33,7 +33,7 @@ class Config:
 
     Attributes:
       networks: the tasks, the sizes, the training.
-      group_lasso: its weight in the loss; `l1` too.
+      group_lasso: its weight in the loss; `l1` too, of which `l1_eps` is Adam's.
       drawn: number of neurons, one of those that are kept, for the drawing.
       checkpoints: folder with which an interrupted run of these settings goes on; empty: none.
       run: run folder.
@@ -42,6 +42,7 @@ class Config:
     networks: TwoSkills = dataclasses.field(default_factory=TwoSkills)
     group_lasso: float = 1e-3
     l1: float = 3e-4
+    l1_eps: float = 1e-8
     drawn: int = 40
     checkpoints: str = ""
     run: str = "runs/parity_prune"
@@ -62,13 +63,16 @@ def run(config: Config, progress: bool = True) -> tuple[list[dict[str, Any]], di
     rows += here.located("trained", params)
     before = kernels(params, 0)
     drawn = {"trained": Drawn(before), "pruned": Drawn(before, first)}
-    penalties = {"group lasso": (group_lasso, config.group_lasso), "L1": (lasso, config.l1)}
-    for name, (penalty, strength) in penalties.items():
-        tuned = here.tuned(name, params, penalty, strength, here.pair[0])
+    penalties = {
+        "group lasso": (group_lasso, config.group_lasso, 1e-8),
+        "L1": (lasso, config.l1, config.l1_eps),
+    }
+    for name, (penalty, strength, eps) in penalties.items():
+        tuned = here.tuned(name, params, penalty, strength, here.pair[0], eps)
         more, gates = here.pruned(name, "ablation", wide, tuned)
         drawn[f"{name}, pruned"] = Drawn(kernels(tuned, 0), gates[0, few])
         name += " on all tasks"
-        rows += more + here.located(name, here.tuned(name, params, penalty, strength, None))
+        rows += more + here.located(name, here.tuned(name, params, penalty, strength, None, eps))
     return rows, drawn
 
 
@@ -79,10 +83,10 @@ def main() -> None:
     pruned = [row for row in rows if "way" in row]
     for row in rows:
         runs.log(folder, **row)
-    asked, widest = config.networks, max(config.networks.widths)
-    accuracy = tables.accuracy([row for row in pruned if row["width"] == widest])
+    asked, wide = config.networks, config.networks.wide
+    accuracy = tables.accuracy([row for row in pruned if row["width"] == wide])
     picture = tables.weights(drawn, atoms=asked.atoms, size=asked.size)
-    caption = f"Width {widest}, mean and range of {asked.seeds} seeds."
+    caption = f"Width {wide}, mean and range of {asked.seeds} seeds."
     figures = {"accuracy": (accuracy, "Accuracy against the neurons that stay", caption)}
     figures["networks"] = picture, "Weights before and after pruning", "The first seed."
     few, local = f"Fewest neurons at {asked.threshold:.0%}", "Neurons of the two composites"

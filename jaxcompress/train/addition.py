@@ -32,8 +32,8 @@ class Addition:
       p: modulus, odd.
       width: of the residual stream.
       heads: of the layer.
-      rate: of AdamW, with betas 0.9 and 0.98, constant after the warm-up. Biases
-        are not decayed; the published AdamW decays them too.
+      rate: of AdamW, with betas 0.9 and 0.98, constant after the warm-up. Biases are not
+        decayed; the published AdamW decays them too.
       warmup: steps over which the rate rises from 0.
       steps: updates; every one sees all training pairs.
       every: steps between measurements.

@@ -29,9 +29,11 @@ class TwoSkills:
       bits: random bits of an example; `size`: of an atom.
       atoms: parts; one half of them makes the skill that is kept, the other half the other.
       widths: neurons of each of two hidden layers.
+      tuned_width: which of them is tuned, and pruned by other criteria; left out, the largest.
       steps: of training on all tasks, a multiple of 100; `tuning`: of tuning with a penalty.
       recovery: of training after pruning; `recovery_batch`: examples of its steps.
       batch: examples of each task in a step; `rate`: of Adam.
+      tuning_batch: examples of a step of tuning on one task; left out, as many as of all tasks.
       scored: examples that neurons are scored on; `test`: that accuracies are measured on.
       kept: numbers of neurons that stay; `threshold`: accuracy at which a skill is there.
       seeds: networks of each width.
@@ -42,7 +44,9 @@ class TwoSkills:
     size: int = 3
     widths: tuple[int, ...] = (64, 128, 256, 512, 1024)
     steps: int = 40_000
+    tuned_width: int | None = None
     tuning: int = 10_000
+    tuning_batch: int | None = None
     recovery: int = 1000
     recovery_batch: int = 5000
     batch: int = 2000
@@ -53,9 +57,19 @@ class TwoSkills:
     threshold: float = 0.98
     seeds: int = 5
 
+    @property
+    def wide(self) -> int:
+        """The width that is tuned.
+
+        Example:
+          >>> TwoSkills().wide, TwoSkills(tuned_width=256).wide
+          (1024, 256)
+        """
+        return max(self.widths) if self.tuned_width is None else self.tuned_width
+
 
 class Networks:
-    """The networks of all widths and seeds; `wide` are the members of the largest width.
+    """The networks of all widths and seeds; `wide` are the members of the width that is tuned.
 
     Args:
       config: sizes.
@@ -83,6 +97,8 @@ class Networks:
                 raise check.fail(name, "at least one", "none")
         for width in config.widths:
             check.integer("widths", width, 1)
+        if config.wide not in config.widths:
+            raise check.fail("tuned_width", f"one of {config.widths}", config.tuned_width)
         for number in config.kept:
             check.integer("kept", number, 2, 2 * max(config.widths))
         half = check.integer("atoms", config.atoms, 2) // 2
@@ -90,12 +106,14 @@ class Networks:
         codes += [list(range(half)), list(range(half, config.atoms))]
         self.parity = data.compositional(config.bits, config.atoms, config.size, codes)
         check.integer("recovery_batch", config.recovery_batch, len(codes))
+        if config.tuning_batch is not None:
+            check.integer("tuning_batch", config.tuning_batch, len(codes))
         self.config, self.checkpoints, self.progress = config, checkpoints, progress
         self.pair = (len(codes) - 2, len(codes) - 1)
         self.shape = MLPConfig(self.parity.inputs, max(config.widths), 3)
         self.members = population.grid(width=config.widths, seed=range(config.seeds))
         self.keys = jax.random.split(jax.random.key(0), len(self.members["seed"]))
-        self.wide = np.flatnonzero(self.members["width"] == self.shape.width)
+        self.wide = np.flatnonzero(self.members["width"] == config.wide)
         self.start, self.gates = lab.initial(self.shape, self.keys, self.members["width"])
 
     def learned(self) -> Any:
@@ -103,14 +121,17 @@ class Networks:
         return self._train("train", self.config.steps, slice(None), self.start)
 
     def tuned(
-        self, name: str, params: Any, penalty: Callable[[Any], Any], strength: float, task: Any
-    ) -> Any:
+        self, name: str, params: Any, penalty: Callable[[Any], Any], strength: float, task: Any,
+        eps: float = 1e-8,
+    ) -> Any:  # fmt: skip
         """Wide members after more training under a penalty, on a task, or on all (`None`)."""
         count = len(self.parity.codes)
         share = jnp.ones(count) if task is None else jax.nn.one_hot(task, count)
         hyper = {"weights": jnp.tile(share[None], (len(self.wide), 1))}
         hyper["penalty"] = jnp.full(len(self.wide), strength)
-        options = {"penalty": penalty, "eps": 1e-8, "hyper": hyper, "steps": self.config.tuning}
+        options = {"penalty": penalty, "eps": eps, "hyper": hyper, "steps": self.config.tuning}
+        if task is not None and self.config.tuning_batch is not None:
+            options["batch"] = self.config.tuning_batch
         return self._train(name, which=self.wide, params=params, **options)
 
     def pruned(
@@ -139,10 +160,10 @@ class Networks:
 
     def _train(self, name: str, steps: int, which: Any, params: Any, **options: Any) -> Any:
         hyper = {"gates": self.gates[which]} | options.pop("hyper", {})
-        size = self.config.batch * len(self.parity.codes)
+        options.setdefault("batch", self.config.batch * len(self.parity.codes))
         return lab.train(
             self.parity, self.shape, params=params, keys=self.keys[which], hyper=hyper, steps=steps,
-            batch=size, every=_EVERY, rate=self.config.rate, checkpoints=self._folder(name),
+            every=_EVERY, rate=self.config.rate, checkpoints=self._folder(name),
             name=name, progress=self.progress, **options,
         )[0]  # fmt: skip
 

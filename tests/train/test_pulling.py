@@ -12,6 +12,7 @@ import pytest
 from jaxcompress.data import parity as data
 from jaxcompress.data.curriculum import curriculum
 from jaxcompress.models import MLPConfig
+from jaxcompress.narrow import skills
 from jaxcompress.train import parity as lab
 from jaxcompress.train import population, pulling
 from jaxcompress.train.two_skills import Networks, TwoSkills
@@ -121,6 +122,26 @@ def test_each_member_has_its_rate():
     before, after = params["first"]["kernel"], after["first"]["kernel"]
     np.testing.assert_array_equal(after[0], before[0])
     assert (after[1] != before[1]).any()
+
+
+def test_one_width_is_tuned_with_a_batch_of_its_own(monkeypatch):
+    """On one task as many examples as asked for; on all tasks `batch` of each."""
+    seen = []
+
+    def fake(*arguments, keys, hyper, **options):
+        seen.append((hyper["gates"].sum(axis=(1, 2)).tolist(), options["batch"], options["eps"]))
+        return (None, None)
+
+    monkeypatch.setattr(lab, "train", fake)
+    config = TwoSkills(bits=4, atoms=2, size=1, widths=(2, 3, 4), kept=(2, 8), seeds=2, batch=10,
+                       tuned_width=3)  # fmt: skip
+    for tuning_batch in (None, 7):
+        networks = Networks(dataclasses.replace(config, tuning_batch=tuning_batch))
+        for task in (0, None):
+            networks.tuned("tune", None, skills.lasso, 0.1, task, 1e-5)
+    assert seen == [([6, 6], batch, 1e-5) for batch in (40, 40, 7, 40)]
+    with pytest.raises(ValueError, match=r"tuned_width: expected one of \(2, 3, 4\), got 5"):
+        Networks(dataclasses.replace(config, tuned_width=5))
 
 
 def test_an_empty_layer_is_told():
