@@ -155,7 +155,9 @@ def code_and_prose(source: str) -> tuple[str, str]:
       >>> code_and_prose('def f():\n    "Adds."\n    return 1  # one\n')
       ('def f():\n    return 1', 'Adds.\n\none')
     """
-    lines = source.splitlines(keepends=True)
+    # Lines as `ast` and `tokenize` count them: a form feed, for one, ends none.
+    source = io.StringIO(source, newline=None).read()
+    lines = io.StringIO(source).readlines()
     prose: list[tuple[int, str]] = []
     cuts: list[tuple[int, int, int, int, str]] = []
     for node in ast.walk(ast.parse(source)):
@@ -185,7 +187,7 @@ def code_and_prose(source: str) -> tuple[str, str]:
     for row, start, last, end, instead in sorted(cuts, reverse=True):
         before, after = lines[row - 1][:start], lines[last - 1][end:]
         lines[row - 1 : last] = [before + instead + after, *[""] * (last - row)]
-    kept = (line.rstrip() for line in "".join(lines).splitlines())
+    kept = (line.rstrip() for line in "".join(lines).split("\n"))
     written = (text.strip() for _, text in sorted(prose))
     return "\n".join(line for line in kept if line), "\n\n".join(text for text in written if text)
 

@@ -49,6 +49,12 @@ def test_code_without_prose():
     assert prose == "\n\n".join([*texts, "Döc.", "behind a docstring", "Only this."])
 
 
+def test_lines_are_those_that_python_counts():
+    """Form feeds and Unicode's separators end no line of Python, carriage returns do."""
+    source = 'a = "\u2028\x85"\n\x0c\ndef f():\r\n    "Adds."\r\n    return 1  # one\n'
+    assert code_and_prose(source) == ('a = "\u2028\x85"\ndef f():\n    return 1', "Adds.\n\none")
+
+
 def bare(source):
     """The tree of a module without docstrings."""
     tree = ast.parse(source)
