@@ -53,7 +53,7 @@ class Config:
     model: str = "builtin:teacher"
     tokens: str | None = None
     pieces: str | None = None
-    context: int = 64
+    context: int = 48
     families: tuple[str, ...] = (
         "numerals", "number_words", "months", "ioi", "greater_than", "induction", "known_facts",
     )  # fmt: skip
@@ -70,8 +70,9 @@ def choose(config: Config, model: Model, seed: int) -> Contexts:
     """Tokens that the model predicts well, equally many of each family."""
     if config.tokens is None:
         texts = sources.determined(
-            model.tokenizer, config.families, config.count, jax.random.key(seed)
-        )
+            model.tokenizer, config.families, config.count, jax.random.key(seed),
+            context=config.context,
+        )  # fmt: skip
     else:
         texts = sources.stored(config.tokens, context=config.context)
     return contexts.well_predicted(

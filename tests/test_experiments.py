@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from jaxcompress import runs
+from jaxcompress import io, runs
 from jaxcompress.train import population
 from jaxcompress.train.addition import Addition
 from tests.conftest import ROOT
@@ -57,6 +57,12 @@ def test_a_sweep_is_refused_before_what_comes_first(changes, message, monkeypatc
     monkeypatch.setattr(sys, "argv", ["grokking", *changes])
     with pytest.raises(ValueError, match=message):
         importlib.import_module("experiments.grokking").main()
+
+
+def test_documents_of_the_built_in_language_have_the_context_asked_for():
+    experiment = importlib.import_module("experiments.quanta_discovery")
+    config = experiment.Config(context=20, families=("months",), count=3, loss=9.0)
+    assert experiment.choose(config, io.load(config.model), 0).rows.shape[1] == 20
 
 
 def test_a_modulus_with_fewer_pairs_than_triples():
