@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxcompress import check
-from jaxcompress.tasks.prompts import Prompts
+from jaxcompress.tasks.prompts import Prompts, others
 
 __all__ = ["prompts", "variables"]
 
@@ -48,7 +48,7 @@ def prompts(
     wrong = (right + np.arange(1, modulus)[None]) % modulus
     last = np.full(len(tokens), tokens.shape[1] - 1, np.int32)
     mask = np.ones_like(tokens)
-    return Prompts(tokens, tokens[rng.permutation(len(tokens))], mask, last, right, wrong)
+    return Prompts(tokens, tokens[others(len(tokens), rng)], mask, last, right, wrong)
 
 
 def variables(batch: Prompts, modulus: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcompress import check
-from jaxcompress.tasks.prompts import Prompts
+from jaxcompress.tasks.prompts import Prompts, others
 
 __all__ = ["prompts"]
 
@@ -41,5 +41,5 @@ def prompts(logits: Callable[[Any], Any], symbols: int, length: int, *, seed: in
     right = answers.argmax(axis=1)[:, None]
     wrong = (right + np.arange(1, answers.shape[1])[None]) % answers.shape[1]
     last = np.full(len(tokens), length, np.int32)
-    other = tokens[np.random.default_rng(seed).permutation(len(tokens))]
+    other = tokens[others(len(tokens), np.random.default_rng(seed))]
     return Prompts(tokens, other, np.ones_like(tokens), last, right, wrong)

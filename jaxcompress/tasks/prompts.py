@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxcompress import check
 
-__all__ = ["Prompts", "alike", "padded_right"]
+__all__ = ["Prompts", "alike", "others", "padded_right"]
 
 
 @jax.tree_util.register_dataclass
@@ -119,6 +119,23 @@ def padded_right(prompts: Prompts) -> Prompts:
     }
     position = (prompts.answer_position - ahead).astype(prompts.answer_position.dtype)
     return dataclasses.replace(prompts, answer_position=position, **moved)
+
+
+def others(count: int, rng: np.random.Generator) -> np.ndarray:
+    """For each of some rows the number of another one, every row once: none is its own twin.
+
+    Args:
+      count: rows; a single one has no other and is its own.
+      rng: draws in which order they follow each other, in one cycle.
+
+    Example:
+      >>> sorted(others(3, np.random.default_rng(0)).tolist())
+      [0, 1, 2]
+    """
+    order = rng.permutation(count)
+    found = np.empty_like(order)
+    found[order] = np.roll(order, 1)
+    return found
 
 
 def alike(batches: Sequence[Prompts], context: int) -> list[Prompts]:

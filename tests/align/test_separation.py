@@ -82,6 +82,9 @@ def test_prompts_of_addition_and_programs():
     found = tasks.programs.prompts(lambda tokens: np.eye(4)[tokens], 3, 2)
     assert len({tuple(row) for row in found.tokens.tolist()}) == 9
     assert (found.correct[:, 0] == found.tokens[:, -1]).all()
+    for one in (batch, found):  # every row corrupts another one
+        assert (one.tokens != one.corrupted).any(axis=1).all()
+        assert {*map(tuple, one.corrupted.tolist())} == {*map(tuple, one.tokens.tolist())}
 
 
 def test_unmet_requirements():
