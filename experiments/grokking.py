@@ -24,6 +24,7 @@ from jaxcompress import config as configs
 from jaxcompress.data import modular
 from jaxcompress.narrow import grokking
 from jaxcompress.narrow.reading import reading
+from jaxcompress.narrow.scaling import reached
 from jaxcompress.report import addition, addition_tables, lines
 from jaxcompress.report.page import publish
 from jaxcompress.train.addition import Addition, Trained, train_addition
@@ -47,8 +48,7 @@ class Config:
       weight_decay: per step and unit of the learning rate.
       seed: of the start and of the pairs trained on.
       sweep_fractions: of the second part.
-      sweep_weight_decays: likewise.
-      sweep_seeds: likewise.
+      sweep_weight_decays: likewise; `sweep_seeds` too.
       sweep_steps: updates of each, measured every `sweep_every` (0: as often as in `training`).
       together: networks in one vmap there; groups run one after the other. 0 for all.
       checkpoints: folder with which an interrupted run of these settings goes on; empty: none.
@@ -107,8 +107,8 @@ def sweep(config: Config) -> list[dict[str, Any]]:
     rows, history = [], trained.history
     for i in range(len(trained.members["seed"])):
         row = {name: values[i].item() for name, values in trained.members.items()}
-        row["memorised"] = grokking.first_below(history["step"], history["loss"][:, i])
-        row["grokked"] = grokking.first_below(history["step"], history["test_loss"][:, i])
+        row["memorised"] = float(reached(history["step"], history["loss"][:, i], 0.1))
+        row["grokked"] = float(reached(history["step"], history["test_loss"][:, i], 0.1))
         rows.append(row | {"test_accuracy": float(history["test_accuracy"][-1, i])})
     return rows
 

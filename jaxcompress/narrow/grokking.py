@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcompress import tree
@@ -19,7 +18,7 @@ from jaxcompress.narrow import fourier, waves
 from jaxcompress.narrow.entropy import accuracy, cross_entropy, mean_over
 from jaxcompress.narrow.reading import KEY_SHARE
 
-__all__ = ["MEASURES", "first_below", "measures", "spectra", "trajectory"]
+__all__ = ["MEASURES", "measures", "spectra", "trajectory"]
 
 MEASURES = (
     "train_loss",
@@ -100,17 +99,6 @@ def spectra(params: Any, p: int) -> dict[str, Float[Array, "..."]]:
         **{f"{name}_gini": waves.gini(norm) for name, norm in norms.items()},
         "square_weights": squares,
     }
-
-
-def first_below(steps: Any, losses: Any, limit: float = 0.1) -> int | None:
-    """The first step at which a loss is below a limit, in nats; `None` if it never is.
-
-    Example:
-      >>> first_below([10, 20, 30], [3.0, 0.05, 0.2])
-      20
-    """
-    below = np.flatnonzero(np.asarray(losses) < limit)
-    return int(steps[below[0]]) if len(below) else None
 
 
 def trajectory(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcompress.narrow.grokking import first_below
+from jaxcompress.narrow.scaling import reached
 from jaxcompress.report.curves import curves
 from jaxcompress.report.sections import Section
 
@@ -31,7 +31,7 @@ def progress(steps: Any, found: Mapping[str, Any]) -> Section:
     keys = ", ".join(str(k + 1) for k in np.flatnonzero(np.asarray(found["keys"])))
 
     def first(name: str) -> str:
-        return _step(first_below(steps, found[name]))
+        return _step(float(reached(steps, found[name], 0.1)))
 
     def last(name: str) -> str:
         return f"{found[name][-1]:.2g}"
@@ -58,14 +58,14 @@ def sweep(rows: Sequence[Mapping[str, Any]], steps: int) -> tuple[bytes, Section
     """Steps to generalise by fraction and weight decay: a figure, and a table.
 
     Args:
-      rows: one for each network: `fraction`, `weight_decay`, and `grokked`, a step or `None`.
+      rows: one for each network: `fraction`, `weight_decay`, and `grokked`, a step or NaN.
       steps: of each.
 
     Returns:
       A PNG, in which a network that did not get there stands at its last step, and a table.
 
     Example:
-      >>> sweep([{"fraction": 0.3, "weight_decay": 1.0, "grokked": None}], steps=40)[1].rows
+      >>> sweep([{"fraction": 0.3, "weight_decay": 1.0, "grokked": np.nan}], steps=40)[1].rows
       (('0.3', 'not reached'),)
     """
     decays = sorted({row["weight_decay"] for row in rows})
@@ -81,7 +81,7 @@ def sweep(rows: Sequence[Mapping[str, Any]], steps: int) -> tuple[bytes, Section
         {
             **row,
             "decay": f"weight decay {row['weight_decay']:g}",
-            "until": steps if row["grokked"] is None else row["grokked"],
+            "until": row["grokked"] if np.isfinite(row["grokked"]) else steps,
         }
         for row in rows
     ]
@@ -137,5 +137,5 @@ def readings(rows: Sequence[Mapping[str, Any]]) -> dict[str, Section]:
     }
 
 
-def _step(step: int | None) -> str:
-    return "not reached" if step is None else f"{step:,}"
+def _step(step: float) -> str:
+    return f"{step:,.0f}" if np.isfinite(step) else "not reached"

@@ -63,11 +63,6 @@ def test_measures_of_a_network_that_adds():
     np.testing.assert_allclose(found["excluded_loss"], np.log(P), rtol=1e-4)
 
 
-def test_first_below():
-    assert grokking.first_below([5, 10, 15], [1.0, 0.09, 0.5]) == 10
-    assert grokking.first_below([5, 10], [1.0, float("nan")]) is None
-
-
 def test_heads_must_divide_the_width():
     with pytest.raises(ValueError, match="heads: expected a divisor of the width 10, got 4"):
         addition.network(7, width=10, heads=4)

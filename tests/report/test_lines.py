@@ -48,7 +48,12 @@ def test_rows_of_a_group_stand_together():
 def test_swept_networks():
     rows = [
         {"fraction": f, "weight_decay": d, "grokked": g}
-        for f, d, g in [(0.3, 1.0, 1200), (0.3, 0.5, None), (0.5, 1.0, 300), (0.5, 0.5, 700)]
+        for f, d, g in [
+            (0.3, 1.0, 1200.0),
+            (0.3, 0.5, np.nan),
+            (0.5, 1.0, 300.0),
+            (0.5, 0.5, 700.0),
+        ]
     ]
     drawn, section = addition_tables.sweep(rows, 2000)
     assert (
