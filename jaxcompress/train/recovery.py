@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxcompress import check, tree
+from jaxcompress import check
 from jaxcompress.data.digits import Digits
 from jaxcompress.io import checkpoint
 from jaxcompress.models.gates import Gates
@@ -217,20 +217,22 @@ def _attribution(apply: Any, params: Any, images: Any, labels: Any) -> jax.Array
 
 def _starts(config: MLPConfig, grid: Mapping[str, Any], teachers: Any, scores: Any) -> Any:
     """Parameters and gates with a leading member axis."""
-    params, gates = [], []
-    width = config.width
-    for method, neurons, seed in zip(grid["method"], grid["neurons"], grid["seed"], strict=True):
-        half, key = int(neurons) // 2, jax.random.fold_in(jax.random.key(int(seed)), 7)
-        start, gate = tree.index(teachers, int(seed)), jnp.ones((2, width))
-        if method == "attribution":
-            gate = recovery.per_layer(scores[int(seed)], half)
-        elif method == "random":
-            gate = recovery.per_layer(jax.random.uniform(key, (2, width)), half)
-        elif method in ("distil", "scratch"):
-            start, gate = narrower(init(config, key), half)
-        params.append(start)
-        gates.append(gate)
-    return tree.stack(params), jnp.stack(gates)
+    seeds, half = np.asarray(grid["seed"]), np.asarray(grid["neurons"]) // 2
+    keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), 7))(seeds)
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf)[seeds], teachers)
+    gates = jnp.ones((len(seeds), 2, config.width))
+    fresh = np.flatnonzero(np.isin(grid["method"], ("distil", "scratch")))
+    if len(fresh):
+        begin = jax.vmap(lambda key, half: narrower(init(config, key), half))
+        drawn = begin(keys[fresh], half[fresh])
+        params, gates = jax.tree.map(lambda a, b: a.at[fresh].set(b), (params, gates), drawn)
+    for i, method in enumerate(grid["method"]):
+        if method in ("attribution", "random"):
+            order = scores[seeds[i]]
+            if method == "random":
+                order = jax.random.uniform(keys[i], order.shape)
+            gates = gates.at[i].set(recovery.per_layer(order, int(half[i])))
+    return params, gates
 
 
 def _hyper(grid: Mapping[str, Any], alpha: float, limit: float) -> dict[str, Any]:

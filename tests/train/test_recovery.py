@@ -10,7 +10,7 @@ import pytest
 
 from jaxcompress.data.digits import digits
 from jaxcompress.models.gates import Gates
-from jaxcompress.models.mlp import MLPConfig, create_mlp
+from jaxcompress.models.mlp import MLPConfig, create_mlp, init
 from jaxcompress.narrow import recovery as objectives
 from jaxcompress.train import recovery
 from jaxcompress.train.thresholded import alive, thresholded
@@ -93,6 +93,31 @@ def test_attribution_is_not_zero_and_is_that_of_the_gates(net):
 
     numeric = sum(abs(float(loss(1.001, i) - loss(0.999, i)) / 0.002) for i in range(3))
     np.testing.assert_allclose(got[1, 2], numeric, rtol=0.02, atol=1e-3)
+
+
+def test_fresh_networks_are_drawn_together(monkeypatch):
+    """There may be hundreds: one call draws all, each as it would be drawn alone."""
+    config, calls = MLPConfig(inputs=6, width=4, depth=3, outputs=10), []
+
+    def counted(*arguments):
+        calls.append(arguments)
+        return init(*arguments)
+
+    monkeypatch.setattr(recovery, "init", counted)
+    teachers = jax.vmap(lambda key: init(config, key))(jax.random.split(jax.random.key(3), 2))
+    methods = ["scratch", "distil", "group lasso"]
+    grid = recovery._grid(methods, [0.1], neurons=(4, 8), rate=[0.1], seed=[0, 1])
+    params, gates = recovery._starts(config, grid, teachers, jnp.ones((2, 2, 4)))
+    assert len(calls) == 1
+    for i in (1, 6):  # seeds 1 and 0, neurons 4 and 8
+        key = jax.random.fold_in(jax.random.key(int(grid["seed"][i])), 7)
+        half = int(grid["neurons"][i]) // 2
+        kernel = np.asarray(init(config, key)["last"]["kernel"]) * np.sqrt(4 / half)
+        np.testing.assert_allclose(params["last"]["kernel"][i], kernel, rtol=1e-6)
+        assert gates[i].sum() == 2 * half
+    np.testing.assert_array_equal(
+        params["first"]["kernel"][8:], teachers["first"]["kernel"][jnp.array([0, 1, 0, 1])]
+    )
 
 
 def test_compare_end_to_end():
