@@ -91,7 +91,7 @@ def train(
       penalty: of the parameters, weighted by `hyper["penalty"]`.
       stratified: give every task its exact share of the examples, instead of drawing tasks.
       test: fresh examples of each task to measure on at every point; 0 for none.
-      checkpoints: folder with which an interrupted run goes on; ten checkpoints in all.
+      checkpoints: folder with which an interrupted run goes on; at most ten checkpoints.
       name: for the progress bar.
       progress: whether to show one.
 
@@ -132,7 +132,7 @@ def train(
         measure=measuring(parity, shape, test) if test else None,
         parts=parts,
         checkpoints=checkpoints,
-        save_every=max(1, steps // every // 10) * every,
+        save_every=max(1, -(-steps // (10 * every))) * every,
         about={
             "parity": dataclasses.asdict(parity), "shape": dataclasses.asdict(shape),
             "batch": batch, "eps": eps, "stratified": stratified, "test": test,
