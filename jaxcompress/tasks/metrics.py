@@ -132,11 +132,8 @@ def kl(
 
 
 METRICS: dict[str, Metric] = {
-    "logit_difference": logit_difference,
-    "probability": probability,
-    "probability_difference": probability_difference,
-    "accuracy": accuracy,
-    "kl": kl,
+    metric.__name__: metric
+    for metric in (logit_difference, probability, probability_difference, accuracy, kl)
 }
 
 

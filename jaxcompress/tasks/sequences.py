@@ -63,18 +63,15 @@ def parse(text: str) -> Sequence:
       >>> parse("Van lost in 1. Hat lost in 2. Ring lost in 3. Desk lost in 4. Sun lost in").members
       ('1', '2', '3', '4')
     """
-    match = _PATTERN.fullmatch(text)
-    if match is None:
+    if (match := _PATTERN.fullmatch(text)) is None:
         raise check.fail("text", "four 'X done in M.' and one 'X done in'", repr(text))
     groups = match.groups()
     return Sequence((groups[0], *groups[3::2]), groups[1], groups[2:9:2])
 
 
 def _render(sequence: Sequence) -> str:
-    facts = [
-        f"{filler} {sequence.verb} in {member}."
-        for filler, member in zip(sequence.fillers, sequence.members, strict=False)
-    ]
+    shown = zip(sequence.fillers, sequence.members, strict=False)
+    facts = [f"{filler} {sequence.verb} in {member}." for filler, member in shown]
     return " ".join([*facts, f"{sequence.fillers[-1]} {sequence.verb} in"])
 
 

@@ -351,7 +351,7 @@ def test_rows_must_agree(data, start):
 
 def test_checkpoints_of_something_else(data, start, tmp_path):
     checkpoint.save(tmp_path, 4, {"other": jnp.ones(3)})
-    with pytest.raises(ValueError, match="expected a checkpoint of this kind of state"):
+    with pytest.raises(ValueError, match="expected a checkpoint of this run, got one with another"):
         fit(start, data, checkpoints=tmp_path)
 
 
