@@ -174,8 +174,6 @@ def _similarities(
     heads = similarity.pattern_cosine(student[0], teacher[0], rows)
     if student[1].shape[-1] == teacher[1].shape[-1]:
         mlps = similarity.subspace_cosine(student[1], teacher[1])
-        # Of equal subspaces these are 1 / SUBSPACE; where there is a spread, no scale matters.
-        mlps = mlps * min(similarity.SUBSPACE, student[1].shape[-1])
     else:
         one = jax.vmap(similarity.linear_cka, in_axes=(None, 0))
         mlps = jax.vmap(one, in_axes=(0, None))(student[1], teacher[1])

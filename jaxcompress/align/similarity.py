@@ -110,16 +110,16 @@ def subspace_cosine(
 def rescale(mlps: Float[Array, "i j"], heads: Float[Array, "n p"]) -> Float[Array, "i j"]:
     """Puts MLP similarities on the scale of the heads', as published.
 
-    z-scored, times the heads' standard deviation, plus their mean, then divided by the largest.
-    Similarities without spread, such as the only one of two models of one layer, are returned as
-    they are: the scale would make them 1 whatever they are.
+    z-scored, times the heads' standard deviation, plus their mean, then divided by the largest. So
+    the only pair of two models of one layer, which has no spread, comes out as 1 whatever it was:
+    the published scores say nothing of such MLPs.
 
     Args:
       mlps: (student layer, teacher layer) similarities.
       heads: (student head, teacher head) similarities.
 
     Returns:
-      (student layer, teacher layer); largest entry 1, unless there is no spread.
+      (student layer, teacher layer); largest entry 1.
 
     Example:
       >>> float(rescale(jnp.array([[0.1, 0.3]]), jnp.array([[0.5, 0.7]])).max())
@@ -131,4 +131,4 @@ def rescale(mlps: Float[Array, "i j"], heads: Float[Array, "n p"]) -> Float[Arra
     spread = mlps.std()
     z = (mlps - mlps.mean()) / jnp.where(spread > 0, spread, 1.0)
     scaled = z * heads.std() + heads.mean()
-    return jnp.where(spread > 0, scaled / scaled.max(), mlps)
+    return scaled / scaled.max()
