@@ -50,6 +50,7 @@ class Config:
 
 def run(config: Config, progress: bool = True) -> list[dict[str, Any]]:
     """One row for each model and measurement while it learns prose."""
+    check.multiple("steps", config.steps, config.narrowing.points, "narrowing.points")
     check.integer("size", config.size, 0, len(config.narrowing.sizes) - 1)
     for name in config.rows:
         check.known("rows", name, ("general", *config.narrowing.methods))

@@ -36,6 +36,7 @@ def test_quick(name, tmp_path, monkeypatch, capsys):
         ("parity_broad", {"frequencies": (1.0,) * 5}, "frequencies: expected different ones"),
         ("relearning", {"size": 3}, r"size: expected a whole number in \[0, 2\]"),
         ("relearning", {"rows": ("prune",)}, "rows: expected one of"),
+        ("relearning", {"steps": 41}, r"steps: expected a multiple of narrowing.points \(8\)"),
     ],
 )
 def test_settings_are_refused_before_training(name, changes, message, monkeypatch):
