@@ -81,8 +81,8 @@ def run(config: Config) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dic
             first = next(iter(scored.values()))
             scored[RANDOM] = dataclasses.replace(first, values=noise, method=RANDOM)
         for name, scores in scored.items():
-            sure = {"target": config.target, "errors": config.errors}
-            circuit, _ = circuits.smallest(model, second, scores, **sure)
+            target, errors = config.target, config.errors
+            circuit, _ = circuits.smallest(model, second, scores, target, errors=errors)
             curve = circuits.faithfulness(model, other, scores)
             held = circuits.faithfulness(model, other, circuit)
             cmd = circuits.faithfulness(model, other, scores, signed=False).cmd

@@ -89,7 +89,7 @@ def answerable(model: Model, config: Config, seed: int) -> dict[str, tasks.Promp
     """Of each task up to `count` prompts that the model answers."""
     found = {}
     for name in (*config.context, *config.recall):
-        options, key = {"context": model.config.context}, jax.random.key(seed)
+        key, options = jax.random.key(seed), dict[str, Any](context=model.config.context)
         if name == "known_facts" and config.facts:
             options["path"] = config.facts
         many = config.count * (8 if name in config.context else 1)

@@ -18,7 +18,7 @@ import jax
 
 from jaxcompress import check, runs
 from jaxcompress import config as configs
-from jaxcompress.narrow.skills import group_lasso, kernels, lasso
+from jaxcompress.narrow.skills import group_norms, kernels, lasso
 from jaxcompress.report import skills as tables
 from jaxcompress.report.networks import Drawn
 from jaxcompress.report.page import publish
@@ -64,7 +64,7 @@ def run(config: Config, progress: bool = True) -> tuple[list[dict[str, Any]], di
     before = kernels(params, 0)
     drawn = {"trained": Drawn(before), "pruned": Drawn(before, first)}
     penalties = {
-        "group lasso": (group_lasso, config.group_lasso, 1e-8),
+        "group lasso": (lambda params: group_norms(params).sum(), config.group_lasso, 1e-8),
         "L1": (lasso, config.l1, config.l1_eps),
     }
     for name, (penalty, strength, eps) in penalties.items():

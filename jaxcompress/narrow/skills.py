@@ -20,7 +20,6 @@ __all__ = [
     "ablation",
     "attribution",
     "fewest",
-    "group_lasso",
     "group_norms",
     "kernels",
     "lasso",
@@ -84,7 +83,8 @@ def group_norms(params: Any) -> Float[Array, "layer neuron"]:
     """Norm of all weights of each hidden neuron of a ReLU network: in, bias and out.
 
     Weights between two hidden layers are in two groups. The sum of the norms is the group lasso
-    penalty of sparse-parity networks. The gradient at a group of zeros is 0.
+    penalty of sparse-parity networks: it drives whole neurons to zero. The gradient at a group of
+    zeros is 0.
 
     Args:
       params: `{"first", "hidden", "last"}`, each with a kernel (in, out) and a bias, `hidden`
@@ -129,20 +129,8 @@ def kernels(params: Any, member: int | None = None) -> list[Any]:
     return [params["first"]["kernel"], *params["hidden"]["kernel"], params["last"]["kernel"]]
 
 
-def group_lasso(params: Any) -> Float[Array, ""]:
-    """Sum of `group_norms`: what drives whole neurons to zero.
-
-    Example:
-      >>> part = {"kernel": jnp.ones((1, 1)), "bias": jnp.zeros(1)}
-      >>> none = {"kernel": jnp.ones((0, 1, 1)), "bias": jnp.ones((0, 1))}
-      >>> round(float(group_lasso({"first": part, "hidden": none, "last": part})), 3)
-      1.414
-    """
-    return group_norms(params).sum()
-
-
 def lasso(params: Any) -> Float[Array, ""]:
-    """Sum of the sizes of all parameters, the control of `group_lasso`: single weights go to zero.
+    """Sum of the sizes of all parameters: single weights go to zero, the control of a group lasso.
 
     Example:
       >>> float(lasso({"w": jnp.array([1.0, -2.0])}))

@@ -101,7 +101,7 @@ def fit(
       (100, True)
     """
     count, every = _check(data, steps, batch, chunk, every, mesh)
-    parts = None if curriculum is None else _parts(curriculum, sizes, count)
+    parts = _parts(curriculum, sizes, count)
     data = jax.tree.map(lambda leaf: leaf if _mapped(leaf) else jnp.asarray(leaf), data)
     known = {} if checkpoints is None else _known_by(state, data, batch, about, parts)
     state, saved = _begin(state, checkpoints, known, mesh)
@@ -200,9 +200,15 @@ def _mapped(leaf: Any) -> bool:
 
 
 def _parts(
-    curriculum: Curriculum, sizes: Sequence[int] | None, count: int
-) -> tuple[Curriculum, np.ndarray, np.ndarray]:
+    curriculum: Curriculum | None, sizes: Sequence[int] | None, count: int
+) -> tuple[Curriculum, np.ndarray, np.ndarray] | None:
     """With the curriculum, where the rows of each task begin and how many there are."""
+    if curriculum is None:
+        if sizes is not None:
+            raise check.fail(
+                "sizes", "nothing without a curriculum, whose tasks they are of", sizes
+            )
+        return None
     tasks = len(curriculum.opens)
     if sizes is None:
         if count % tasks:

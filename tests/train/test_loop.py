@@ -181,6 +181,8 @@ def test_tasks_of_a_curriculum_need_not_have_as_many_rows():
     for sizes in ([3, 50], [3, 50, 28], [0, 53, 27]):
         with pytest.raises(ValueError, match="sizes: expected for each of 3 tasks a number of row"):
             train.fit(start, step, rows, 200, sizes=sizes, **options)
+    with pytest.raises(ValueError, match="sizes: expected nothing without a curriculum"):
+        train.fit(start, step, rows, 200, sizes=[40, 40], **options | {"curriculum": None})
 
 
 def test_nothing_is_kept_of_a_step_after_the_call(data, start):
