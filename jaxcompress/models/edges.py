@@ -39,7 +39,7 @@ from jaxcompress.models.layers import (
 )
 from jaxcompress.models.positions import positions as token_positions
 from jaxcompress.models.positions import sight
-from jaxcompress.models.products import einsum
+from jaxcompress.models.products import einsum, wide_einsum
 from jaxcompress.types import Output, Senders
 
 __all__ = ["Edges"]
@@ -322,7 +322,7 @@ def _attend(config: ModelConfig, size: LayerSize, q: Any, k: Any, v: Any, seen: 
     q, k = rotate(q, seen.query_angles), rotate(k, seen.key_angles)
     q = q.reshape(*q.shape[:2], size.kv_heads, -1, config.head_dim)
     attention = Attention(config, size)
-    scores = attention.scores(einsum("btkgd,bskd->bkgts", q, k), seen.visible)
+    scores = attention.scores(wide_einsum("btkgd,bskd->bkgts", q, k), seen.visible)
     pattern = attention.pattern(scores, seen.visible).astype(v.dtype)
     z = einsum("bkgts,bskd->btkgd", pattern, v)
     return z.reshape(*z.shape[:2], size.heads, config.head_dim)

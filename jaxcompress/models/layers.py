@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from jaxcompress.models.config import LayerSize, ModelConfig
 from jaxcompress.models.control import LayerControl, Sight, rotate
-from jaxcompress.models.products import einsum
+from jaxcompress.models.products import einsum, wide_einsum
 
 __all__ = [
     "MLP",
@@ -162,7 +162,7 @@ class Attention(nn.Module):
         if x.shape[1] == 1 < source.shape[1] and sight.key_angles is None:
             z, scores, pattern = self._attend_folded(grouped, source, key, value, sight)
         else:
-            scores = self.scores(einsum("btkgd,bskd->bkgts", grouped, k), sight.visible)
+            scores = self.scores(wide_einsum("btkgd,bskd->bkgts", grouped, k), sight.visible)
             pattern = self.pattern(scores, sight.visible)
             z = einsum("bkgts,bskd->btkgd", pattern.astype(v.dtype), v)
         z = z.reshape(*z.shape[:2], size.heads, dim)
@@ -177,9 +177,9 @@ class Attention(nn.Module):
 
         q (W x + b) = (q W) x + q b, and the mean of W x + b is W times the mean of x, plus b.
         """
-        scores = einsum("bkgtm,bsm->bkgts", einsum("btkgd,mkd->bkgtm", q, key[0]), source)
+        scores = wide_einsum("bkgtm,bsm->bkgts", einsum("btkgd,mkd->bkgtm", q, key[0]), source)
         if key[1] is not None:
-            scores = scores + einsum("btkgd,kd->bkgt", q, key[1])[..., None]
+            scores = scores + wide_einsum("btkgd,kd->bkgt", q, key[1])[..., None]
         scores = self.scores(scores, sight.visible)
         pattern = self.pattern(scores, sight.visible)
         weights = pattern.astype(source.dtype)
@@ -190,7 +190,7 @@ class Attention(nn.Module):
 
     def scores(self, products: jax.Array, visible: Any) -> jax.Array:
         """What the softmax is taken of, (b, k, g, query, key) float32, from products q k."""
-        scores = products.astype(jnp.float32) * self.config.head_dim**-0.5
+        scores = products * self.config.head_dim**-0.5
         return scores if visible is None else jnp.where(visible[:, None, None], scores, _NEGATIVE)
 
     def pattern(self, scores: jax.Array, visible: Any) -> jax.Array:
@@ -360,8 +360,8 @@ class Unembed(nn.Module):
         if config.unembed_bias:
             bias = self.param("bias", nn.initializers.zeros, (outputs,))
         if only is None:
-            return _shifted(einsum("btm,mv->btv", x, kernel).astype(jnp.float32), bias), x
-        logits = einsum("btm,mba->bta", x, kernel[:, only]).astype(jnp.float32)
+            return _shifted(wide_einsum("btm,mv->btv", x, kernel), bias), x
+        logits = wide_einsum("btm,mba->bta", x, kernel[:, only])
         return (logits if bias is None else logits + bias[only][:, None]), x
 
 

@@ -192,3 +192,41 @@ def test_bfloat16_streams_and_float32_logits():
     out = half.apply(half.params, families.tokens(), taps=("resid", "pattern"))
     assert out.taps["resid"].dtype == jnp.bfloat16 and out.logits.dtype == jnp.float32
     assert out.taps["pattern"].dtype == jnp.float32
+
+
+def test_bfloat16_scores_and_logits_are_not_rounded():
+    """In steps of bfloat16 two logits near 8 differ by a sixteenth or not at all."""
+    model = families.model("gpt2")
+    half = model.replace(config=dataclasses.replace(model.config, dtype="bfloat16"))
+    tokens = families.tokens()
+    taps = half.apply(half.params, tokens, taps=("queries", "keys", "scores", "final")).taps
+    q, k, final = (np.asarray(taps[name], np.float64) for name in ("queries", "keys", "final"))
+    table = np.asarray(half.params["embed"]["tokens"].astype(jnp.bfloat16), np.float64)
+    expected = np.einsum("lbthd,lbshd->lbhts", q, k) * model.config.head_dim**-0.5
+    seen = np.tril(np.ones(expected.shape[-2:], bool))
+    np.testing.assert_allclose(taps["scores"][..., seen], expected[..., seen], atol=1e-6)
+    logits = half.apply(half.params, tokens).logits
+    np.testing.assert_allclose(logits, final @ table.T, atol=1e-5)
+    some = {"answer_position": np.full(BATCH, 2), "answer_tokens": tokens[:, :2]}
+    one = half.apply(half.params, tokens, taps=("final",), **some)
+    rows = np.asarray(one.taps["final"], np.float64).reshape(BATCH, 1, -1)
+    np.testing.assert_allclose(one.logits, (rows * table[tokens[:, :2]]).sum(-1), atol=1e-5)
+
+
+def test_the_backward_pass_of_a_bfloat16_model_multiplies_in_bfloat16():
+    model = families.model("gpt2", dtype="bfloat16")
+    tokens = families.tokens()
+
+    def loss(params):
+        return jax.nn.log_softmax(model.apply(params, tokens).logits)[..., 0].mean()
+
+    def products(jaxpr):
+        for eqn in jaxpr.eqns:
+            if eqn.primitive.name == "dot_general":
+                yield tuple(str(var.aval.dtype) for var in eqn.invars)
+            for inner in jax.tree.leaves(tuple(eqn.params.values())):
+                inner = getattr(inner, "jaxpr", inner)
+                yield from products(inner) if hasattr(inner, "eqns") else ()
+
+    found = list(products(jax.make_jaxpr(jax.grad(loss))(model.params).jaxpr))
+    assert len(found) > 20 and set(found) == {("bfloat16", "bfloat16")}
