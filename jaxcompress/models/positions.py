@@ -23,7 +23,7 @@ def positions(attention_mask: Any, length: int) -> jax.Array:
     """
     if attention_mask is None:
         return jnp.arange(length)[None]
-    return jnp.maximum(jnp.cumsum(jnp.asarray(attention_mask), axis=1) - 1, 0)
+    return jnp.maximum(jnp.cumsum(jnp.asarray(attention_mask) != 0, axis=1) - 1, 0)
 
 
 def sight(config: ModelConfig, attention_mask: Any, length: int, earlier: int) -> Sight:

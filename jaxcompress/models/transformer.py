@@ -103,7 +103,7 @@ def apply(
     Args:
       config: of the model.
       params: as made by `init`.
-      tokens: (batch, position) integers.
+      tokens: (batch, position) integers, of the vocabulary where `attention_mask` is 1.
       attention_mask: (batch, position), 1 on tokens and 0 on padding, left or right; positions
         count real tokens only, so padding changes nothing.
       gates: what is kept; `None` is everything, at no cost.
@@ -139,6 +139,8 @@ def apply(
     batch, length = tokens.shape
     if attention_mask is not None:
         check.shape("attention_mask", attention_mask, [(batch, length)])
+        # A number that is no token has no embedding, and NaN is not hidden by a weight of 0.
+        tokens = jnp.where(jnp.asarray(attention_mask) != 0, tokens, 0)
     params = params if lora is None else lora.merged(params)
     _, keep = controls(config, gates, edits, batch, length)
     positions = token_positions(attention_mask, length)

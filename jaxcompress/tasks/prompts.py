@@ -79,7 +79,10 @@ class Prompts:
         position = np.asarray(self.answer_position)
         if position.min() < 0 or position.max() >= length:
             raise check.fail("prompts.answer_position", f"in [0, {length})", position)
-        if not np.asarray(self.attention_mask)[np.arange(batch), position].all():
+        mask = np.asarray(self.attention_mask)
+        if not np.isin(mask, (0, 1)).all():
+            raise check.fail("prompts.attention_mask", "1 on tokens, 0 on padding", np.unique(mask))
+        if not mask[np.arange(batch), position].all():
             raise check.fail("prompts.answer_position", "a real token in every row", "padding")
         if vocab is None:
             return

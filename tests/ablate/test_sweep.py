@@ -300,6 +300,10 @@ def longer(prompts):
             lambda p: dataclasses.replace(p, answer_position=np.full(3, 6)),
             r"prompts\.answer_position: expected in \[0, 6\)",
         ),
+        (
+            lambda p: dataclasses.replace(p, attention_mask=2 * p.attention_mask),
+            r"prompts\.attention_mask: expected 1 on tokens, 0 on padding",
+        ),
     ],
 )
 def test_prompts_that_do_not_fit_the_model(run, change, message):

@@ -6,6 +6,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxcompress import tree, types
@@ -81,3 +82,33 @@ def test_an_existing_jit_traces_a_model_once():
     for seed in range(3):
         forward(families.randomized(model.config, seed), families.tokens(seed))
     assert len(traces) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tokens": [[0, 11]]}, r"tokens: expected integers in \[0, 11\), got 0 to 11"),
+        ({"tokens": [[-1, 2]]}, r"tokens: expected integers in \[0, 11\), got -1 to 2"),
+        ({"attention_mask": [[2, 1]]}, r"attention_mask: expected 1 on tokens and 0 on padding"),
+        ({"attention_mask": [[0.0, -1e9]]}, "attention_mask: expected 1 on tokens and 0 on paddi"),
+        ({"answer_position": [2]}, r"answer_position: expected integers in \[0, 2\), got 2 to 2"),
+        ({"answer_tokens": [[11]]}, r"answer_tokens: expected integers in \[0, 11\), got 11 to 11"),
+    ],
+)
+def test_indices_out_of_range(changes, message):
+    model = families.model("gpt2")
+    options = {"tokens": [[1, 2]], "attention_mask": [[1, 1]], "answer_position": [1], **changes}
+    options = {name: np.array(value) for name, value in options.items()}
+    with pytest.raises(ValueError, match=message):
+        model.apply(model.params, **options)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_what_is_under_the_mask_need_not_be_a_token(name):
+    """Padding by a token that was added to the tokenizer and not to the model."""
+    model, mask = families.model(name), np.array([[0, 0, 1, 1, 1], [1, 1, 1, 0, 0]])
+    inside = np.array([[0, 0, 4, 5, 6], [7, 8, 9, 0, 0]])
+    outside = np.where(mask, inside, [[11], [-100]])
+    found = (model.apply(model.params, x, attention_mask=mask).logits for x in (inside, outside))
+    a, b = (np.asarray(logits)[mask == 1] for logits in found)
+    np.testing.assert_array_equal(a, b)
