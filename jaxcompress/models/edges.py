@@ -38,7 +38,7 @@ from jaxcompress.models.layers import (
     take,
 )
 from jaxcompress.models.positions import positions as token_positions
-from jaxcompress.models.positions import sight
+from jaxcompress.models.positions import sight, under_mask
 from jaxcompress.models.products import einsum, wide_einsum
 from jaxcompress.types import Output, Senders
 
@@ -308,6 +308,7 @@ def _weights(config: ModelConfig, p: Any, part: str) -> tuple[jax.Array, jax.Arr
 
 def _embed(config: ModelConfig, params: Any, tokens: jax.Array, attention_mask: Any) -> Any:
     positions = token_positions(attention_mask, tokens.shape[1])
+    tokens = under_mask(tokens, attention_mask)
     return Embed(config).apply({"params": params["embed"]}, tokens, positions, None)
 
 

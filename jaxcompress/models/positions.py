@@ -11,7 +11,21 @@ from jaxcompress import check
 from jaxcompress.models.config import ModelConfig
 from jaxcompress.models.control import Sight
 
-__all__ = ["positions", "rope_frequencies", "sight"]
+__all__ = ["positions", "rope_frequencies", "sight", "under_mask"]
+
+
+def under_mask(tokens: jax.Array, attention_mask: Any) -> jax.Array:
+    """Tokens, 0 where there is padding, whatever number stands there.
+
+    A number that is no token has no embedding, and NaN is not hidden by an attention of 0.
+
+    Example:
+      >>> under_mask(jnp.array([[-100, 7]]), jnp.array([[0, 1]])).tolist()
+      [[0, 7]]
+    """
+    return (
+        tokens if attention_mask is None else jnp.where(jnp.asarray(attention_mask) != 0, tokens, 0)
+    )
 
 
 def positions(attention_mask: Any, length: int) -> jax.Array:

@@ -21,7 +21,7 @@ from jaxcompress.models.control import LayerControl, Sight
 from jaxcompress.models.gates import Edits, Gates, controls
 from jaxcompress.models.layers import Block, Embed, Unembed, take
 from jaxcompress.models.positions import positions as token_positions
-from jaxcompress.models.positions import sight
+from jaxcompress.models.positions import sight, under_mask
 from jaxcompress.types import Adapter, Output
 
 __all__ = ["TAPS", "apply", "init", "resume"]
@@ -139,11 +139,10 @@ def apply(
     batch, length = tokens.shape
     if attention_mask is not None:
         check.shape("attention_mask", attention_mask, [(batch, length)])
-        # A number that is no token has no embedding, and NaN is not hidden by a weight of 0.
-        tokens = jnp.where(jnp.asarray(attention_mask) != 0, tokens, 0)
     params = params if lora is None else lora.merged(params)
     _, keep = controls(config, gates, edits, batch, length)
     positions = token_positions(attention_mask, length)
+    tokens = under_mask(tokens, attention_mask)
     x = Embed(config).apply({"params": params["embed"]}, tokens, positions, keep)
     return resume(
         config,
