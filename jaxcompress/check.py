@@ -7,9 +7,10 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["fail", "finite", "integer", "known", "multiple", "nearest", "shape"]
+__all__ = ["fail", "finite", "integer", "key", "known", "listed", "multiple", "nearest", "shape"]
 
 
 def fail(name: str, expected: str, got: Any, hint: str = "") -> ValueError:
@@ -42,8 +43,12 @@ def nearest(name: str, options: Iterable[str]) -> str:
       "did you mean 'numerals'?"
     """
     options = sorted(options)
+    return _close(name, options) or f"known: {', '.join(options)}"
+
+
+def _close(name: str, options: Collection[str]) -> str:
     close = difflib.get_close_matches(name, options, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(options)}"
+    return f"did you mean {close[0]!r}?" if close else ""
 
 
 def known(name: str, value: str, options: Collection[str]) -> str:
@@ -54,7 +59,36 @@ def known(name: str, value: str, options: Collection[str]) -> str:
       'zero'
     """
     if value not in options:
-        raise fail(name, f"one of {sorted(options)}", repr(value), nearest(str(value), options))
+        raise fail(name, f"one of {sorted(options)}", repr(value), _close(str(value), options))
+    return value
+
+
+def listed(name: str, values: Any) -> tuple[Any, ...]:
+    """Returns `values` as a tuple; a lone string, which is a sequence of letters, is refused.
+
+    Example:
+      >>> listed("taps", ["heads", "resid"])
+      ('heads', 'resid')
+    """
+    if isinstance(values, str):
+        raise fail(name, "a list of names", repr(values), f"Write [{values!r}]")
+    return tuple(values)
+
+
+def key(name: str, value: Any) -> Any:
+    """Returns `value` if it is one typed PRNG key, else raises `ValueError`.
+
+    Example:
+      >>> key("key", jax.random.key(0)).shape
+      ()
+    """
+    hint = "Make one with jax.random.key(seed)"
+    if not isinstance(value, jax.Array) or not jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        raise fail(
+            name, "a typed jax PRNG key", getattr(value, "dtype", type(value).__name__), hint
+        )
+    if value.shape != ():
+        raise fail(name, "one key, shape ()", f"shape {value.shape}", hint)
     return value
 
 

@@ -108,7 +108,7 @@ def compare(
         config or CompareConfig(),
         teacher=_name(teacher),
         student=_name(student),
-        tasks=None if tasks is None else tuple(tasks),
+        tasks=None if tasks is None else check.listed("tasks", tasks),
     )
     if out is not None:
         files.refuse_nonempty(out, overwrite, marker=runs.MARKER)

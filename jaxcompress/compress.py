@@ -74,6 +74,8 @@ def prune_gates(model: Model, config: PruneConfig, *, progress: bool = True) -> 
     check.known("criterion", config.criterion, (*prune.CRITERIA, "ablation", "learned"))
     if not 0 <= config.sparsity < 1:
         raise check.fail("sparsity", "a number in [0, 1)", config.sparsity)
+    for name in config.over:
+        check.known("over", name, [field.name for field in dataclasses.fields(Gates)])
     if config.keep_circuit and "heads" not in config.over:
         raise check.fail("over", "heads among what is removed, to keep a circuit's", config.over)
     whole = not model.config.post_norm and {"attns", "mlps"} <= set(config.over)
@@ -198,7 +200,6 @@ def _scored(
         )  # fmt: skip
     values = {}
     for name in config.over:
-        check.known("over", name, [field.name for field in dataclasses.fields(Gates)])
         values[name] = getattr(scored, name)
         if values[name] is None:
             raise check.fail("over", f"what {config.criterion} has scores for", repr(name))

@@ -88,7 +88,7 @@ def batches(model: Model, data: Data, *, held_out: bool = False) -> tuple[list[A
 def _sources(model: Model, data: Data, held_out: bool) -> tuple[list[Any], Any]:
     """Prompts of every task or rows of every text, of one width, and the loss."""
     if bool(data.tasks) == bool(data.texts):
-        raise check.fail("data", "either tasks or text", "both or neither")
+        raise check.fail("data", "either tasks or text", "both" if data.tasks else "neither")
     told = data.texts and all(text.endswith(".npz") for text in data.texts)
     if model.tokenizer is None and not told:
         raise check.fail("model", "one with a tokenizer", "none in its directory")

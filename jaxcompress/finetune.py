@@ -158,9 +158,10 @@ def distil(
       >>> distil("builtin:teacher", "builtin:student", "out", DistillConfig())
       Traceback (most recent call last):
       ...
-      ValueError: data: expected either tasks or text, got both or neither
+      ValueError: data: expected either tasks or text, got neither
     """
     files.refuse_nonempty(out, overwrite, marker=export.MARKER)
+    train.optimizer(config.optimizer, config.steps)  # refuses what does not fit
     whole, small = load(teacher), load(student)
     form = export.settled(small.config, config.form)
     nats = _held_out(small, config.data)
@@ -258,6 +259,7 @@ def adapt(
       ValueError: targets: expected globs that match a matrix, got '*/x'...
     """
     files.refuse_nonempty(out, overwrite, marker=peft.MARKER)
+    train.optimizer(config.optimizer, config.steps)
     if config.merged is not None:
         files.refuse_nonempty(config.merged, overwrite, marker=export.MARKER)
         if Path(config.merged).resolve() == Path(out).resolve():

@@ -104,6 +104,8 @@ def circuit(
     model = load(source) if isinstance(source, str) else source
     if model.tokenizer is None:
         raise check.fail("model", "one with a tokenizer", "none in its directory")
+    if config.edges is not None:
+        check.integer("edges", config.edges, 1, int(circuits.Graph.of(model.config).valid.sum()))
     keys = jax.random.split(jax.random.key(config.seed), 3)
     context = model.config.context
     drawn = tuple(

@@ -39,6 +39,8 @@ def minima_of(require: Sequence[str]) -> dict[str, float]:
             value = np.nan
         if not np.isfinite(value):
             raise check.fail("--require", "name=number, such as alignment=0.8", one)
+        if value > 1 and check.known("--require", name, _REQUIRED) != "retained":
+            raise check.fail("--require", f"{name} of at most 1, which is all there can be", one)
         found[check.known("--require", name, _REQUIRED)] = value
     return found
 

@@ -27,6 +27,15 @@ def test_known():
         check.known("task", "ioy", ["ioi"])
 
 
+def test_a_lone_string_is_no_list_and_a_number_no_key():
+    with pytest.raises(
+        ValueError, match=r"tasks: expected a list of names, got 'ioi'\. Write \['i"
+    ):
+        check.listed("tasks", "ioi")
+    with pytest.raises(ValueError, match="key: expected a typed jax PRNG key, got int"):
+        check.key("key", 0)
+
+
 @pytest.mark.parametrize("array", [np.ones((2, 3)), jnp.ones((2, 3)), [[1, 2, 3]] * 2])
 def test_shapes_are_exact(array):
     check.shape("gates", array, [(1, 1), (2, 3)])

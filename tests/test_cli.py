@@ -49,7 +49,7 @@ def test_compare(directory: str, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "--overwrite" in capsys.readouterr().err
     # Its own copy is aligned with itself, but no score is above 1.
     again = [*command, "--out", str(out), "--overwrite", "--require", "agreement=1"]
-    assert main([*again, "--require", "overlap=1.5"]) == 3
+    assert main([*again, "--require", "retained=1.5"]) == 3
     assert "at least 1.5 required" in capsys.readouterr().err
     assert main([*command, "--out", str(out), "--overwrite", "--require", "faithfulness=0.7"]) == 3
     assert "faithfulness not measured, at least 0.7 required" in capsys.readouterr().err
@@ -64,6 +64,7 @@ def test_compare(directory: str, tmp_path: Path, capsys: pytest.CaptureFixture[s
         ("overlap", "expected name=number"),
         ("overlap=nan", "expected name=number"),
         ("aligment=0.8", "did you mean 'alignment'"),
+        ("alignment=1.8", "alignment of at most 1"),
     ],
 )
 def test_a_mistyped_requirement_costs_no_comparison(

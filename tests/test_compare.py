@@ -237,6 +237,8 @@ def test_refuses_tokenizers_that_differ(teacher: jc.Model, student: jc.Model, tm
 def test_refuses_unknown_tasks_and_none(teacher: jc.Model, tmp_path: Path):
     with pytest.raises(ValueError, match="did you mean 'numerals'"):
         compare(teacher, teacher, ("numeral",), tmp_path / "run")
+    with pytest.raises(ValueError, match="tasks: expected a list of names, got 'numerals'"):
+        compare(teacher, teacher, "numerals", tmp_path / "run")
     with pytest.raises(ValueError, match="tasks: expected at least one task"):
         compare(teacher, teacher, (), tmp_path / "run")
     assert not list(tmp_path.iterdir())

@@ -238,6 +238,7 @@ def test_the_commands(directory, tmp_path, capsys):
         (["sparsity=1"], "sparsity: expected a number in [0, 1), got 1"),
         (["criterion=tailor"], "criterion: expected one of"),
         (["over=[head]", "criterion=magnitude"], "did you mean 'heads'"),
+        (["over=[head]", "data.tasks=[iio]"], "did you mean 'heads'"),  # before data are drawn
         (["over=[mlps]", "criterion=magnitude"], "over: expected what magnitude has scores for"),
         ([], "data: expected either tasks or text"),
         (["data.tasks=[iio]"], "did you mean 'ioi'"),

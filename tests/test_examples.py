@@ -147,7 +147,7 @@ def test_accuracy_counts_right_answers(student):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (Data(), "data: expected either tasks or text, got both or neither"),
+        (Data(), "data: expected either tasks or text, got neither"),
         (Data(text="nowhere.npz"), r"nowhere.npz: expected an npz file of tokens, lengths, got"),
         (Data(tasks=("months",), count=0), "data.count: expected"),
     ],

@@ -106,6 +106,7 @@ def test_a_task_that_the_model_cannot_do(tmp_path):
         ({"method": "eapig"}, "method: expected one of"),
         ({"target": 0.0}, "target: expected a number"),
         ({"metric": "loss"}, "metric: expected one of"),
+        ({"edges": 311}, r"edges: expected a whole number in \[1, 310\], got 311"),
     ],
 )
 def test_bad_settings(tmp_path, changes, message):

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcompress import check
 from jaxcompress.models.gates import Edits
 from jaxcompress.tasks.metrics import Metric, logit_difference
 from jaxcompress.tasks.prompts import Prompts, padded_right
@@ -194,6 +195,8 @@ def validated(config: Any, prompts: Prompts) -> Prompts:
       >>> validated(SimpleNamespace(vocab=2, outputs=10, context=1), prompts) is prompts
       True
     """
+    if getattr(config, "head", None) == "none":
+        raise check.fail("model", "one with a language-model head", "head 'none'")
     return prompts.validate(*(getattr(config, size, None) for size in _SIZES))
 
 

@@ -110,6 +110,7 @@ def init(
     check.known("variant", variant, variants.VARIANTS)
     if not alpha > 0:
         raise check.fail("alpha", "a number above 0", alpha)
+    check.key("key", key)
     ranks, flat = select(params, targets, rank, rule), tree.paths(params)
     leaves, specs = {}, []
     for one, (path, size) in zip(jax.random.split(key, len(ranks)), ranks.items(), strict=True):

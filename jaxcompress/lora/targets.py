@@ -50,7 +50,8 @@ def select(
     for glob, wanted in ranks.items():
         matched = [path for path in smaller if fnmatchcase(path, glob)]
         if not matched:
-            hint = check.nearest(glob, smaller)
+            hint = "no parameter here has a name that is known: give a `rule`"
+            hint = check.nearest(glob, smaller) if smaller else hint
             raise check.fail("targets", "globs that match a matrix", repr(glob), hint)
         for path in matched:
             found[path] = check.integer(f"rank of {path}", wanted, 1, smaller[path])

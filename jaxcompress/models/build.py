@@ -30,7 +30,7 @@ def _bind_apply(config: ModelConfig) -> Callable[..., Any]:
     @functools.wraps(transformer.apply)
     def apply(params: Any, tokens: Any, *, taps: Sequence[str] = (), **options: Any) -> Output:
         _check_values(config, tokens, **options)
-        return compiled(params, tokens, taps=tuple(taps), **options)
+        return compiled(params, tokens, taps=check.listed("taps", taps), **options)
 
     return apply
 
@@ -82,7 +82,8 @@ def _bind_resume(config: ModelConfig) -> Callable[..., Any]:
         params: Any, resid: Any, layer: Any, *, taps: Sequence[str] = (), **options: Any
     ) -> Output:
         fixed = layer if isinstance(layer, int) else None
-        return compiled(params, resid, layer, fixed, taps=tuple(taps), **options)
+        taps = check.listed("taps", taps)
+        return compiled(params, resid, layer, fixed, taps=taps, **options)
 
     return resume
 

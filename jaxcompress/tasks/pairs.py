@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxcompress import check
@@ -55,13 +54,8 @@ def generator(key: Any) -> np.random.Generator:
       >>> int(generator(jax.random.key(0)).integers(10)) in range(10)
       True
     """
-    hint = "Make one with jax.random.key(seed)"
-    if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        kind = getattr(key, "dtype", type(key).__name__)
-        raise check.fail("key", "a typed jax PRNG key", f"{kind}", hint)
-    if key.shape != ():
-        raise check.fail("key", "one key, shape ()", f"shape {key.shape}", hint)
-    return np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
+    data = jax.random.key_data(check.key("key", key))
+    return np.random.default_rng(np.asarray(data).ravel().tolist())
 
 
 def distinct(draw: Callable[[int], TextPair], count: int) -> tuple[TextPair, ...]:

@@ -55,7 +55,9 @@ def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
       [0.0, 0.5, 1.0, 0.5, 0.0]
     """
     check.integer("steps", steps, 1)
-    check.integer("warmup", config.warmup, 0, steps - 1)
+    if not 0 <= config.warmup < steps:
+        expected = f"a whole number of at least 0 and below steps ({steps})"
+        raise check.fail("optimizer.warmup", expected, config.warmup)
     for name, allowed, expected in (
         ("rate", 0 < config.rate < math.inf, "a number above 0"),
         ("final", 0 <= config.final <= 1, "a number in [0, 1]"),

@@ -309,3 +309,10 @@ def longer(prompts):
 def test_prompts_that_do_not_fit_the_model(run, change, message):
     with pytest.raises(ValueError, match=message):
         run(families.model("gpt2"), change(families.prompts("none")))
+
+
+@pytest.mark.parametrize("run", [ablate.sweep, ablate.patch])
+def test_a_model_without_a_head_has_no_metric(run):
+    model = families.model("bert", head="none", unembed_bias=False)
+    with pytest.raises(ValueError, match="model: expected one with a language-model head"):
+        run(model, families.prompts("none"))

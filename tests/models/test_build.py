@@ -103,6 +103,12 @@ def test_indices_out_of_range(changes, message):
         model.apply(model.params, **options)
 
 
+def test_a_lone_tap_is_no_list():
+    model = families.model("gpt2")
+    with pytest.raises(ValueError, match="taps: expected a list of names, got 'resid'"):
+        model.apply(model.params, families.tokens(), taps="resid")
+
+
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 def test_what_is_under_the_mask_need_not_be_a_token(name):
     """Padding by a token that was added to the tokenizer and not to the model."""

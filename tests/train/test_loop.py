@@ -386,7 +386,9 @@ def test_schedule_rises_and_falls():
     values = np.array([rate(i) for i in range(21)])
     assert values[0] == 0 and values[4] == values.max() == 2 and np.isclose(values[-1], 0.2)
     assert (np.diff(values[:5]) > 0).all() and (np.diff(values[4:]) < 0).all()
-    with pytest.raises(ValueError, match="warmup: expected a whole number in"):
+    with pytest.raises(
+        ValueError, match="optimizer.warmup: expected a whole number of at least 0 and below steps"
+    ):
         schedule(train.OptimizerConfig(warmup=20), 20)
 
 
