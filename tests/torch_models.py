@@ -93,6 +93,7 @@ _MAKE = {
         rope_parameters={**_ROPE, "partial_rotary_factor": 0.5},
     ),
     "bert": _bert,
+    "bert-untied": lambda: _bert(tie_word_embeddings=False),
     "distilbert": _distilbert,
 }
 CASES = tuple(_MAKE)

@@ -137,8 +137,8 @@ def _bert(config: ModelConfig) -> Iterator[Slot]:
         yield from _affine("cls.predictions.transform.dense", "head/transform", bias=True)
         yield from _norm("cls.predictions.transform.LayerNorm", "head/transform_norm")
         yield Slot("cls.predictions.bias", ("head/bias",))
-        if not config.tied:
-            yield from _affine("cls.predictions.decoder", "head", bias=False)
+        if not config.tied:  # the decoder's own bias counts, and being later, is what is read
+            yield from _affine("cls.predictions.decoder", "head", bias=True)
 
 
 def _distilbert(config: ModelConfig) -> Iterator[Slot]:
@@ -181,7 +181,7 @@ _IGNORED = {
     "bert": (
         r"(bert\.)?embeddings\.position_ids",
         r"cls\.seq_relationship\.(weight|bias)",
-        r"cls\.predictions\.decoder\.bias",  # the same tensor as cls.predictions.bias
+        r"cls\.predictions\.decoder\.bias",  # if tied, the same tensor as cls.predictions.bias
     ),
     "distilbert": (r"(distilbert\.)?embeddings\.position_ids",),
 }
