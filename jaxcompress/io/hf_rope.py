@@ -43,7 +43,7 @@ def read(raw: Mapping[str, Any], head_dim: int, where: str = "config.json") -> d
       >>> read({"model_type": "gpt_neox", "rotary_pct": 0.5}, 64)["rotary_dim"]
       32
     """
-    rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    rope = raw.get("rope_scaling") or raw.get("rope_parameters") or {}  # the order of version 5
     if not isinstance(rope, Mapping):
         raise check.fail(f"{where}: rope_scaling", "a JSON object", repr(rope))
     rope, found = dict(rope), {}

@@ -6,6 +6,7 @@ import dataclasses
 import json
 
 import pytest
+import transformers
 
 from jaxcompress.io.hf_config import from_hf, to_hf
 from tests import families
@@ -124,6 +125,17 @@ def test_spellings_of_partly_rotary_heads(spelling):
     plain = {k: v for k, v in json.loads(PYTHIA).items() if not k.startswith("rotary")}
     config = from_hf({**plain, **spelling})
     assert (config.rotary_dim, config.rope_theta) == (32, 500.0)
+
+
+@pytest.mark.torch
+def test_of_two_rotary_spellings_the_one_counts_that_counts_in_transformers():
+    parameters = {"rope_type": "default", "rope_theta": 7.0}
+    both = {**json.loads(LLAMA_3), "rope_parameters": parameters}
+    theirs, config = transformers.LlamaConfig.from_dict(both).rope_parameters, from_hf(both)
+    assert theirs["factor"] == config.rope_scaling.factor == 32.0
+    assert theirs["rope_theta"] == config.rope_theta == 500000.0
+    with pytest.raises(ValueError, match="rope_type: expected 'default' or 'llama3', got 'linear'"):
+        from_hf({**both, "rope_scaling": {"rope_type": "linear", "factor": 4.0}})
 
 
 def test_how_it_is_computed_is_not_what_it_is():
