@@ -156,11 +156,9 @@ def prepared(loss: Any, rate: train.OptimizerConfig, steps: int) -> train.Step:
 
 
 def save(model: Model, directory: Path) -> None:
-    """Writes a model in float16 with the ids that `generate` of `transformers` asks for."""
-    names = ("bos", "eos", "pad")
-    ids = {f"{name}_token_id": getattr(model.tokenizer, f"{name}_token_id") for name in names}
+    """Writes a model in float16."""
     half = functools.partial(np.asarray, dtype=np.float16)
-    io.save(model, directory, overwrite=True, store=half, extra=ids)
+    io.save(model, directory, overwrite=True, store=half)
 
 
 def model_config(config: Config, vocab: int) -> ModelConfig:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxcompress import check
 from jaxcompress.files import atomic_directory
 from jaxcompress.io import hf_config, native, provenance, safetensors
-from jaxcompress.io.huggingface import pack
+from jaxcompress.io.huggingface import GENERATION, TOKEN_IDS, pack
 from jaxcompress.models.build import Model
 from jaxcompress.models.config import ModelConfig
 from jaxcompress.prune.shrink import pad
@@ -41,6 +41,8 @@ def save(
 ) -> None:
     """Writes `config.json`, `model.safetensors`, the tokenizer and, if asked, `compression.json`.
 
+    The ids of special tokens and `generation_config.json` are those of the model's source.
+
     * `stock`: what stock `transformers` loads; layers must have one size.
     * `padded`: likewise, uneven layers filled up with zeros first (`padded`): the same logits, and
       no faster than the widest layer.
@@ -57,8 +59,9 @@ def save(
         to `compression.json` with the version of the library; others ignore that file.
 
     Raises:
-      ValueError: if the directory is not empty, or stock transformers has no way to say what the
-        model is, naming the constraint.
+      ValueError: if the directory is not empty, a stored array would hold NaN or infinity, `extra`
+        says otherwise than the model, or stock transformers has no way to say what the model is,
+        naming the constraint.
 
     Example:
       >>> import jax, tempfile
@@ -72,15 +75,13 @@ def save(
       True
     """
     check.known("form", form, ("stock", "padded", "native"))
-    if form == "native":
-        if extra:
-            raise check.fail("extra", "nothing for the native form", sorted(extra))
-        raw, tensors = native.to_raw(model.config), native.tensors(model.params, store)
-    else:
-        model = padded(model) if form == "padded" else model
-        raw = hf_config.to_hf(model.config, extra)
-        tensors = pack(model.config, model.params, store)
-        raw["dtype"] = str(next(iter(tensors.values())).dtype)
+    if form == "native" and extra:
+        raise check.fail("extra", "nothing for the native form", sorted(extra))
+    model = padded(model) if form == "padded" else model
+    with np.errstate(over="ignore"):  # what does not fit its type is refused instead
+        raw, tensors = _packed(model, form == "native", store, extra or {})
+    for name, array in tensors.items():
+        check.finite(name, array)
     record = None
     if compression is not None:
         version = importlib.metadata.version("jaxcompress")
@@ -90,8 +91,32 @@ def save(
         safetensors.write(temporary / "model.safetensors", tensors)
         if record is not None:
             (temporary / provenance.FILE).write_text(record)
+        if GENERATION in model.generation:
+            (temporary / GENERATION).write_text(_json(model.generation[GENERATION]))
         if model.tokenizer is not None:
             model.tokenizer.save_pretrained(temporary)
+
+
+def _packed(
+    model: Model,
+    ours: bool,
+    store: Callable[[np.ndarray], np.ndarray],
+    extra: Mapping[str, Any],
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """`config.json` and the arrays beside it."""
+    if ours:
+        raw, tensors = native.to_raw(model.config), native.tensors(model.params, store)
+        return _token_ids(model) | raw, tensors
+    raw = hf_config.to_hf(model.config, _token_ids(model) | dict(extra))
+    tensors = pack(model.config, model.params, store)
+    return raw | {"dtype": str(next(iter(tensors.values())).dtype)}, tensors
+
+
+def _token_ids(model: Model) -> dict[str, Any]:
+    """Those of the source, which may name several ends of a text, before those of the tokenizer."""
+    found = {key: getattr(model.tokenizer, key, None) for key in TOKEN_IDS}
+    known = {k: v for k, v in found.items() if v is not None and v < model.config.vocab}
+    return known | dict(model.generation.get("config.json", {}))
 
 
 def settled(config: ModelConfig, form: Form | None = None) -> Form:

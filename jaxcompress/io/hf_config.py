@@ -290,7 +290,8 @@ def to_hf(config: ModelConfig, extra: Mapping[str, Any] | None = None) -> dict[s
       extra: keys to add, such as token ids.
 
     Raises:
-      ValueError: if no stock configuration describes the model, naming the constraint.
+      ValueError: if no stock configuration describes the model, naming the constraint, and for
+        further keys that would change it or that `from_hf` refuses.
 
     Example:
       >>> raw = {"model_type": "gpt2", "n_layer": 2, "n_head": 2, "n_embd": 8, "n_positions": 16,
@@ -320,6 +321,11 @@ def to_hf(config: ModelConfig, extra: Mapping[str, Any] | None = None) -> dict[s
         raw["architectures"] = ["BertModel"]
     if config.family == "distilbert" and config.head == "none":
         raw["architectures"] = ["DistilBertModel"]
+    extra = dict(extra or {})
+    changed = [key for key, value in extra.items() if raw.get(key, value) != value]
+    if changed:
+        raise check.fail("extra", "keys beside those that say what the model is", changed)
+    raw |= extra
     head = {} if config.head != "none" else {"head": "none", "unembed_bias": False}
     how = {name: getattr(config, name) for name in ("dtype", "scan", "remat", "pooler")}
     # Reading back must give the same model: whatever the keys cannot say is a constraint violated.
@@ -332,4 +338,4 @@ def to_hf(config: ModelConfig, extra: Mapping[str, Any] | None = None) -> dict[s
     if differ:
         expected = f"what stock transformers can express for {config.family}"
         raise check.fail("config", expected, "; ".join(differ))
-    return raw | dict(extra or {})
+    return raw

@@ -19,7 +19,11 @@ from jaxcompress.io import hf_config, hf_names, native, safetensors
 from jaxcompress.models.build import Model, create, shapes
 from jaxcompress.models.config import ModelConfig
 
-__all__ = ["load", "pack", "resolve"]
+__all__ = ["GENERATION", "TOKEN_IDS", "load", "pack", "resolve"]
+
+GENERATION = "generation_config.json"
+TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+"""Keys of `config.json` that say where a text begins and ends."""
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -60,12 +64,7 @@ def load(source: str | Path, *, dtype: Literal["float32", "bfloat16"] = "float32
     path = directory / "config.json"
     if not path.is_file():
         raise check.fail(str(path), "a model's configuration", "no such file")
-    try:
-        raw = json.loads(path.read_text())
-    except ValueError as error:
-        raise check.fail(str(path), "JSON", error) from None
-    if not isinstance(raw, dict):
-        raise check.fail(str(path), "a JSON object", type(raw).__name__)
+    raw = _object(path)
     check.known("dtype", dtype, ("float32", "bfloat16"))
     archive = safetensors.Archive(directory)
     ours = raw.get("model_type") == native.MODEL_TYPE
@@ -76,7 +75,21 @@ def load(source: str | Path, *, dtype: Literal["float32", "bfloat16"] = "float32
         config = _with_head(hf_config.from_hf(raw, str(path)), archive.names)
         config = dataclasses.replace(config, dtype=dtype)
         params = _read(config, archive)
-    return create(config, params, tokenizer=_tokenizer(directory, ours), name=str(source))
+    model = create(config, params, tokenizer=_tokenizer(directory, ours), name=str(source))
+    generation = {path.name: {key: raw[key] for key in TOKEN_IDS if key in raw}}
+    if (directory / GENERATION).is_file():
+        generation[GENERATION] = _object(directory / GENERATION)
+    return model.replace(generation=generation)
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        raw = json.loads(path.read_text())
+    except ValueError as error:
+        raise check.fail(str(path), "JSON", error) from None
+    if not isinstance(raw, dict):
+        raise check.fail(str(path), "a JSON object", type(raw).__name__)
+    return raw
 
 
 def resolve(source: str | Path) -> Path:
@@ -108,7 +121,8 @@ def _download(source: str) -> Path:
     import huggingface_hub
 
     repo, _, revision = source.partition("@")
-    patterns = ["config.json", "*.safetensors", "*.safetensors.index.json", *_TOKENIZER_FILES]
+    weights = ("*.safetensors", "*.safetensors.index.json")
+    patterns = ["config.json", GENERATION, *weights, *_TOKENIZER_FILES]
     try:
         found = huggingface_hub.snapshot_download(
             repo, revision=revision or None, allow_patterns=patterns

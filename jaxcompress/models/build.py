@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -97,12 +97,14 @@ class Model:
       params: nested dict of arrays, per-layer leaves stacked on a leading layer axis.
       tokenizer: a Hugging Face tokenizer, or `None`.
       name: where it came from, for reports.
+      generation: what its files say of generating text, by file; carried along to new files.
     """
 
     config: ModelConfig
     params: Any
     tokenizer: Any = None
     name: str = ""
+    generation: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     @property
     def apply(self) -> Callable[..., Any]:

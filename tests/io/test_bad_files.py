@@ -165,7 +165,7 @@ def test_configurations(folder, changes, message):
 )
 def test_llama_configurations(tmp_path, changes, message):
     io.save(families.model("llama"), tmp_path / "model")
-    configuration(tmp_path / "model", **changes)
+    configuration(tmp_path / "model", rope_scaling=None, **changes)
     refused(tmp_path / "model", message)
 
 
@@ -370,6 +370,37 @@ def test_what_transformers_cannot_say_is_not_saved(tmp_path, name, changes, mess
     with pytest.raises(ValueError, match=message):
         io.save(Model(config, {}), tmp_path / "model")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("form", ["stock", "native"])
+@pytest.mark.parametrize(("value", "store"), [(np.nan, np.float32), (1e5, np.float16)])
+def test_numbers_that_are_none_are_not_saved(tmp_path, form, value, store):
+    model = families.model("gpt2", head_dim=2)
+    tokens = model.params["embed"]["tokens"].copy()
+    tokens[2, 3] = value
+    params = {**model.params, "embed": {**model.params["embed"], "tokens": tokens}}
+    name = {"stock": "transformer.wte.weight", "native": "embed/tokens"}[form]
+    with pytest.raises(ValueError, match=f"{name}: expected finite numbers, got 1 NaN or infinite"):
+        io.save(
+            model.replace(params=params),
+            tmp_path / "model",
+            form=form,
+            store=lambda array: array.astype(store),
+        )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"n_head": 2, "bos_token_id": 1}, r"extra: expected keys beside .*, got \['n_head'\]"),
+        ({"alibi": True}, "expected keys that are implemented for gpt2, got alibi"),
+        ({"scale_attn_weights": False}, "scale_attn_weights: expected True, got False"),
+    ],
+)
+def test_further_keys_do_not_change_the_model(tmp_path, extra, message):
+    with pytest.raises(ValueError, match=message):
+        io.save(families.model("gpt2", head_dim=2), tmp_path / "model", extra=extra)
 
 
 def lens_arrays():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import jax
@@ -57,6 +58,20 @@ def test_save_load_is_the_identity(name, tmp_path):
     ]
 
 
+def test_where_texts_end_travels_along(tmp_path):
+    """Ids that are not the defaults of transformers, several ends, and how text is sampled."""
+    original = copy.deepcopy(torch_model("llama-mha"))
+    ids = {"bos_token_id": 5, "eos_token_id": [6, 7], "pad_token_id": 8}
+    original.config.update(ids)
+    original.generation_config.update(**ids, do_sample=True, top_k=9)
+    original.save_pretrained(tmp_path / "theirs")
+    io.save(io.load(tmp_path / "theirs"), tmp_path / "native", form="native")
+    io.save(io.load(tmp_path / "native"), tmp_path / "ours")
+    back = type(original).from_pretrained(tmp_path / "ours")
+    assert {key: getattr(back.config, key) for key in ids} == ids
+    assert (back.generation_config.eos_token_id, back.generation_config.top_k) == ([6, 7], 9)
+
+
 def test_half_precision_files(tmp_path):
     model = families.model("llama")
     io.save(model, tmp_path / "half", store=lambda array: array.astype(np.float16))
@@ -89,5 +104,6 @@ def test_tokenizers_travel_along(tmp_path, shared_data):
     tokenizer = transformers.BertTokenizer(vocab=vocab)
     model = families.model("bert", head_dim=2, norm_eps=1e-12).replace(tokenizer=tokenizer)
     io.save(model, tmp_path / "model")
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["pad_token_id"] == 0
     back = io.load(tmp_path / "model").tokenizer
     assert back("hello world")["input_ids"] == tokenizer("hello world")["input_ids"]
