@@ -85,9 +85,10 @@ def _llama3(rope: dict[str, Any], where: str) -> RopeScaling:
     missing = [theirs for theirs in _LLAMA3.values() if theirs not in rope]
     if missing:
         raise check.fail(f"{where}: rope_scaling", ", ".join(missing), "no such keys")
-    values = {ours: _number(rope.pop(name), name, where) for ours, name in _LLAMA3.items()}
-    original = int(values.pop("original"))
-    return RopeScaling(**values, original=original)
+    values = {ours: rope.pop(name) for ours, name in _LLAMA3.items()}
+    original = check.integer(f"{where}: {_LLAMA3['original']}", values.pop("original"), 1)
+    numbers = {ours: _number(value, _LLAMA3[ours], where) for ours, value in values.items()}
+    return RopeScaling(**numbers, original=original)
 
 
 def _number(value: Any, key: str, where: str) -> float:

@@ -51,8 +51,8 @@ def load(source: str | Path, *, dtype: Literal["float32", "bfloat16"] = "float32
 
     Raises:
       ValueError: for a model that cannot be found, an architecture or configuration key that is
-        not implemented, tensors that are missing, left over, misshapen, or hold NaN, files that
-        are truncated, and checkpoints that are pickles only.
+        not implemented, tensors that are missing, left over, misshapen, or hold NaN or integers,
+        files that are truncated, and checkpoints that are pickles only.
 
     Example:
       >>> load("builtin:nothing")
@@ -145,15 +145,19 @@ def _with_head(config: ModelConfig, names: list[str]) -> ModelConfig:
     return dataclasses.replace(config, pooler=pooler, head="none", unembed_bias=False)
 
 
-def _canonical(names: list[str], expected: set[str]) -> dict[str, str]:
+def _canonical(archive: safetensors.Archive, expected: set[str]) -> dict[str, str]:
     """Our spelling of each tensor name -> the file's: old LayerNorm names, optional prefixes."""
-    found = {}
-    for name in names:
+    found: dict[str, str] = {}
+    for name in archive.names:
         plain = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
         plain = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", plain)
         options = [plain, *(base + plain for base in hf_names.BASES)]
         options += [plain.removeprefix(base) for base in hf_names.BASES]
-        found[next((option for option in options if option in expected), name)] = name
+        ours = next((option for option in options if option in expected), name)
+        first = found.setdefault(ours, name)
+        if first != name and not np.array_equal(archive[first], archive[name]):
+            where = f"{archive.directory}: {name}"
+            raise check.fail(where, f"the tensor {first}, as both are {ours}", "another")
     return found
 
 
@@ -161,8 +165,9 @@ def _read(config: ModelConfig, archive: safetensors.Archive) -> dict[str, Any]:
     """Fills the configuration's parameter tree, one tensor at a time."""
     slots = hf_names.slots(config)
     names = {slot: _names(slot, config) for slot in slots}
-    where = _canonical(archive.names, {name for group in names.values() for name in group})
-    _refuse_mismatch(config, {name for group in names.values() for name in group}, where, archive)
+    expected = {name for group in names.values() for name in group}
+    where = _canonical(archive, expected)
+    _refuse_mismatch(config, expected, where, archive)
     target = tree.paths(shapes(config)) | _pooler_shapes(config)
     params: dict[str, Any] = {}
     for slot in slots:
@@ -222,7 +227,7 @@ def _unpack(
     tensor: np.ndarray, slot: hf_names.Slot, each: list[tuple[int, ...]], name: str
 ) -> list[np.ndarray]:
     """One stored tensor as arrays of our shapes."""
-    check.finite(name, tensor)
+    safetensors.parameter(name, tensor)
     flat = [_flat(shape, slot.inputs) for shape in each]
     expected = (*flat[0][:-1], sum(shape[-1] for shape in flat))
     check.shape(name, tensor, [expected[::-1] if slot.transposed else expected])

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxcompress import check, tree
 from jaxcompress import config as configs
-from jaxcompress.io.safetensors import Archive
+from jaxcompress.io.safetensors import Archive, parameter
 from jaxcompress.models.config import ModelConfig
 
 __all__ = ["MODEL_TYPE", "from_raw", "read", "tensors", "to_raw"]
@@ -65,7 +65,7 @@ def read(config: ModelConfig, archive: Archive) -> dict[str, Any]:
     """The parameters in an archive; `models.create` checks that they fit.
 
     Raises:
-      ValueError: for NaN in them.
+      ValueError: for NaN in them, and for integers.
 
     Example:
       >>> import tempfile
@@ -79,6 +79,5 @@ def read(config: ModelConfig, archive: Archive) -> dict[str, Any]:
     """
     flat = {}
     for name in archive.names:
-        check.finite(name, archive[name])
-        flat[name] = jnp.asarray(archive[name], dtype=config.dtype)
+        flat[name] = jnp.asarray(parameter(name, archive[name]), dtype=config.dtype)
     return tree.nest(flat)

@@ -19,6 +19,9 @@ __all__ = ["from_haiku", "from_mingpt", "from_transformer_lens", "read_out"]
 
 Arrays = Mapping[str, np.ndarray]
 
+# Causal masks and what is put in their place; minGPT calls them biases.
+_BUFFERS = re.compile(r"\.attn\.(mask|IGNORE|(masked_)?bias)$")
+
 
 def from_transformer_lens(
     arrays: Arrays,
@@ -42,7 +45,7 @@ def from_transformer_lens(
       The model; biases are there if the arrays have them.
 
     Raises:
-      ValueError: if an array is missing.
+      ValueError: if an array is missing, or left over.
 
     Example:
       >>> from_transformer_lens({})
@@ -52,10 +55,10 @@ def from_transformer_lens(
     """
     check.known("layout", layout, ("transformer_lens", "grokking"))
     old = layout == "grokking"
-    get = _getter(arrays, "embed.W_E")
+    get = _Reader(arrays, "embed.W_E")
     embedding = get("embed.W_E").T if old else get("embed.W_E")
     layers = 1 + max(int(i) for key in arrays for i in re.findall(r"^blocks\.(\d+)\.", key))
-    blocks = [_lens_block(get, arrays, f"blocks.{i}", old) for i in range(layers)]
+    blocks = [_lens_block(get, f"blocks.{i}", old) for i in range(layers)]
     query, up = blocks[0]["attn"]["query"]["kernel"], blocks[0]["mlp"]["up"]["kernel"]
     head: dict[str, Any] = {"kernel": get("unembed.W_U")}
     if "unembed.b_U" in arrays:
@@ -83,24 +86,24 @@ def from_transformer_lens(
         unembed_bias="bias" in head,
     )
     embed = {"tokens": embedding, "positions": get("pos_embed.W_pos")}
-    return _model(config, embed, blocks, head, name)
+    return _model(get, config, embed, blocks, head, name)
 
 
-def _lens_block(get: Any, arrays: Arrays, at: str, old: bool) -> dict[str, Any]:
+def _lens_block(get: _Reader, at: str, old: bool) -> dict[str, Any]:
     heads = {}
     for letter, part in (("Q", "query"), ("K", "key"), ("V", "value")):
         kernel = get(f"{at}.attn.W_{letter}")  # (h, m, d), or (h, d, m) in the old layout
         kernel = np.transpose(kernel, (2, 0, 1) if old else (1, 0, 2))
-        heads[part] = _with_bias(kernel, arrays, f"{at}.attn.b_{letter}")
+        heads[part] = _with_bias(get, kernel, f"{at}.attn.b_{letter}")
     output = get(f"{at}.attn.W_O")
     if old:
         count, dim = heads["query"]["kernel"].shape[1:]
         output = output.T.reshape(count, dim, -1)
-    heads["output"] = _with_bias(output, arrays, f"{at}.attn.b_O")
+    heads["output"] = _with_bias(get, output, f"{at}.attn.b_O")
     mlp = {}
     for ending, part in (("in", "up"), ("out", "down")):
         kernel = get(f"{at}.mlp.W_{ending}")
-        mlp[part] = _with_bias(kernel.T if old else kernel, arrays, f"{at}.mlp.b_{ending}")
+        mlp[part] = _with_bias(get, kernel.T if old else kernel, f"{at}.mlp.b_{ending}")
     return {"attn": heads, "mlp": mlp}
 
 
@@ -115,7 +118,7 @@ def from_haiku(arrays: Arrays, config: Mapping[str, Any], *, name: str = "") -> 
       name: for reports.
 
     Raises:
-      ValueError: if an array is missing or the program has layer norms.
+      ValueError: if an array is missing, or left over, or the program has layer norms.
 
     Example:
       >>> from_haiku({}, {"layer_norm": True})
@@ -126,7 +129,7 @@ def from_haiku(arrays: Arrays, config: Mapping[str, Any], *, name: str = "") -> 
     if config.get("layer_norm"):
         raise check.fail("config.layer_norm", "False", True)
     activation: Any = check.known("config.activation", config["activation"], ("relu", "gelu"))
-    get = _getter(arrays, "token_embed/embeddings")
+    get = _Reader(arrays, "token_embed/embeddings")
     tokens, positions = get("token_embed/embeddings"), get("pos_embed/embeddings")
     heads, dim, width = config["num_heads"], config["key_size"], tokens.shape[1]
     blocks = []
@@ -168,7 +171,8 @@ def from_haiku(arrays: Arrays, config: Mapping[str, Any], *, name: str = "") -> 
         tied=False,
     )
     embed = {"tokens": tokens, "positions": positions}
-    return _model(ours, embed, blocks, {"kernel": np.eye(width, dtype=np.float32)}, name)
+    head = {"kernel": np.eye(width, dtype=np.float32)}
+    return _model(get, ours, embed, blocks, head, name)
 
 
 def read_out(
@@ -219,7 +223,7 @@ def from_mingpt(arrays: Arrays, *, heads: int, name: str = "") -> Model:
       name: for reports.
 
     Raises:
-      ValueError: if an array is missing.
+      ValueError: if an array is missing, or left over.
 
     Example:
       >>> from_mingpt({}, heads=3)
@@ -227,7 +231,7 @@ def from_mingpt(arrays: Arrays, *, heads: int, name: str = "") -> Model:
       ...
       ValueError: arrays: expected 'transformer.wte.weight' (names such as ...), got no such array
     """
-    get = _getter(arrays, "transformer.wte.weight")
+    get = _Reader(arrays, "transformer.wte.weight")
     tokens, positions = get("transformer.wte.weight"), get("transformer.wpe.weight")
     vocab, width = tokens.shape
     dim = width // check.integer("heads", heads, 1, width)
@@ -268,26 +272,38 @@ def from_mingpt(arrays: Arrays, *, heads: int, name: str = "") -> Model:
     )
     norm = {"scale": get("transformer.ln_f.weight"), "bias": get("transformer.ln_f.bias")}
     head = {"kernel": get("lm_head.weight").T, "final_norm": norm}
-    return _model(config, {"tokens": tokens, "positions": positions}, blocks, head, name)
+    embed = {"tokens": tokens, "positions": positions}
+    return _model(get, config, embed, blocks, head, name)
 
 
-def _getter(arrays: Arrays, example: str) -> Any:
-    def get(key: str) -> np.ndarray:
-        if key not in arrays:
-            raise check.fail("arrays", f"{key!r} (names such as {example!r})", "no such array")
-        return np.asarray(arrays[key], dtype=np.float32)
+class _Reader:
+    """Arrays by name, of which every one has to be read."""
 
-    return get
+    def __init__(self, arrays: Arrays, example: str) -> None:
+        self.arrays, self.example = arrays, example
+        self.read: set[str] = set()
+
+    def __call__(self, key: str) -> np.ndarray:
+        if key not in self.arrays:
+            expected = f"{key!r} (names such as {self.example!r})"
+            raise check.fail("arrays", expected, "no such array")
+        self.read.add(key)
+        return np.asarray(self.arrays[key], dtype=np.float32)
+
+    def left(self) -> list[str]:
+        """What was not read and is no buffer."""
+        return sorted(key for key in self.arrays.keys() - self.read if not _BUFFERS.search(key))
 
 
-def _with_bias(kernel: np.ndarray, arrays: Arrays, key: str) -> dict[str, np.ndarray]:
-    found = {"kernel": kernel}
-    if key in arrays:
-        found["bias"] = np.asarray(arrays[key], dtype=np.float32)
-    return found
+def _with_bias(get: _Reader, kernel: np.ndarray, key: str) -> dict[str, np.ndarray]:
+    return {"kernel": kernel} | ({"bias": get(key)} if key in get.arrays else {})
 
 
-def _model(config: ModelConfig, embed: Any, blocks: list[Any], head: Any, name: str) -> Model:
+def _model(
+    get: _Reader, config: ModelConfig, embed: Any, blocks: list[Any], head: Any, name: str
+) -> Model:
+    if left := get.left():
+        raise check.fail("arrays", "only those that are implemented", f"also {left}")
     params = {"embed": embed, "blocks": tree.stack(blocks), "head": head}
     check.finite("arrays", params)
     return create(config, jax.tree.map(jnp.asarray, params), name=name)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -14,7 +15,7 @@ from safetensors.numpy import save_file
 from jaxcompress import check
 from jaxcompress.files import atomic_write
 
-__all__ = ["Archive", "write"]
+__all__ = ["Archive", "parameter", "write"]
 
 _CONVERT = (
     "convert it where PyTorch is installed: "
@@ -90,6 +91,21 @@ class Archive:
         except (SafetensorError, OSError) as error:
             raise check.fail(str(path), "a whole safetensors file", error) from None
         return self._files[file]
+
+
+def parameter(name: str, tensor: np.ndarray) -> np.ndarray:
+    """Returns a tensor of finite floating-point numbers; raises `ValueError` for any other.
+
+    Example:
+      >>> parameter("w", np.ones(2, np.int8))
+      Traceback (most recent call last):
+      ...
+      ValueError: w: expected floating-point numbers, got int8
+    """
+    if not jnp.issubdtype(tensor.dtype, jnp.floating):
+        raise check.fail(name, "floating-point numbers", tensor.dtype)
+    check.finite(name, tensor)
+    return tensor
 
 
 def write(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:

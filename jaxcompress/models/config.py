@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Literal
 
 from jaxcompress import check
@@ -38,6 +39,17 @@ class RopeScaling:
     low_freq_factor: float
     high_freq_factor: float
     original: int
+
+    def __post_init__(self) -> None:
+        for name in ("factor", "low_freq_factor"):
+            _number(f"rope_scaling.{name}", getattr(self, name), above=0)
+        _number("rope_scaling.high_freq_factor", self.high_freq_factor, above=self.low_freq_factor)
+        check.integer("rope_scaling.original", self.original, 1)
+
+
+def _number(name: str, value: float | int, above: float | int = -math.inf) -> None:
+    if not (math.isfinite(value) and value > above):
+        raise check.fail(name, f"a finite number above {above:g}", value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +147,14 @@ class ModelConfig:
             check.known(f"config.{name}", getattr(self, name), options)
         for name in ("layers", "heads", "kv_heads", "head_dim", "width", "vocab", "context"):
             check.integer(f"config.{name}", getattr(self, name), 1)
-        check.integer("config.neurons", self.neurons, 0)
+        for name in ("neurons", "outputs", "token_types"):
+            check.integer(f"config.{name}", getattr(self, name), 0)
+        if self.tied and self.outputs not in (0, self.vocab):
+            raise check.fail("config.outputs", "0 or vocab, as tied says", self.outputs)
+        if not 0 <= self.norm_eps < math.inf:
+            raise check.fail("config.norm_eps", "a finite number >= 0", self.norm_eps)
+        _number("config.rope_theta", self.rope_theta, above=0)
+        _number("config.attention_coefficient", self.attention_coefficient)
         if self.sizes is not None and len(self.sizes) != self.layers:
             raise check.fail("config.sizes", f"{self.layers} layers", len(self.sizes))
         for i, size in enumerate(self.layer_sizes):

@@ -14,6 +14,14 @@ from jaxcompress import io
 from jaxcompress.models import Model
 from tests import families
 
+ROPE = {
+    "rope_type": "llama3",
+    "factor": 2.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -118,6 +126,7 @@ def test_pickles_are_refused_with_a_way_out(folder):
         ({"n_layer": "2"}, "config.json: n_layer: expected a value of type int, got '2'"),
         ({"n_layer": None}, "config.json: n_layer: expected a value of type int, got None"),
         ({"tie_word_embeddings": "no"}, "tie_word_embeddings: expected a value of type bool"),
+        ({"layer_norm_epsilon": -1.0}, "norm_eps: expected a finite number >= 0, got -1"),
         ({"layer_norm_epsilon": True}, "layer_norm_epsilon: expected a value of type float"),
         ({"activation_function": 3}, "activation_function: expected a value of type str, got 3"),
         ({"n_layer": 4}, "got no transformer.h.3.attn.c_attn.bias, .* and 6 more"),
@@ -149,17 +158,14 @@ def test_configurations(folder, changes, message):
             "rope_theta: expected a positive number, got 'x",
         ),
         (
-            {
-                "rope_parameters": {
-                    "rope_type": "llama3",
-                    "factor": "2",
-                    "low_freq_factor": 1.0,
-                    "high_freq_factor": 4.0,
-                    "original_max_position_embeddings": 16,
-                }
-            },
+            {"rope_parameters": {**ROPE, "factor": "2"}},
             "config.json: factor: expected a positive number, got '2'",
         ),
+        (
+            {"rope_parameters": {**ROPE, "original_max_position_embeddings": 16.7}},
+            "original_max_position_embeddings: expected a whole number >= 1, got 16.7",
+        ),
+        ({"rope_parameters": {**ROPE, "low_freq_factor": 4.0}}, "high_freq_factor: expected a f"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type: expected 'absol"),
     ],
 )
@@ -232,6 +238,29 @@ def test_numbers_that_are_none(folder, bad):
 
     tensors(folder, change)
     refused(folder, "transformer.ln_f.weight: expected finite numbers, got 1 NaN or infinite of 8")
+
+
+@pytest.mark.parametrize("form", ["stock", "native"])
+def test_numbers_that_are_integers(folder, form):
+    if form == "native":
+        io.save(families.model("gpt2", head_dim=2), folder, form="native", overwrite=True)
+
+    def change(arrays):
+        arrays.update({name: (50 * array).astype(np.int8) for name, array in arrays.items()})
+
+    tensors(folder, change)
+    refused(folder, "expected floating-point numbers, got int8")
+
+
+def test_two_tensors_for_one_parameter(folder):
+    tensors(folder, lambda a: a.update({"wte.weight": a["transformer.wte.weight"].copy()}))
+    assert io.load(folder).config.tied
+    tensors(folder, lambda a: a.update({"wte.weight": 2 * a["transformer.wte.weight"]}))
+    refused(
+        folder,
+        "wte.weight: expected the tensor transformer.wte.weight, as both are tr|"
+        "transformer.wte.weight: expected the tensor wte.weight, as both are",
+    )
 
 
 def test_a_tied_head_must_be_the_embedding(folder):
@@ -422,3 +451,12 @@ def test_research_arrays_that_are_missing_or_not_finite():
         del arrays[name]
         with pytest.raises(ValueError, match=f"arrays: expected '{name}'"):
             io.from_transformer_lens(arrays)
+
+
+@pytest.mark.parametrize("name", ["blocks.0.mlp.bin", "blocks.0.ln1.w", "blocks.0.attn.b_O_"])
+def test_research_arrays_that_are_left_over(name):
+    buffers = {"blocks.0.attn.mask": np.ones((4, 4), bool), "blocks.0.attn.IGNORE": np.ones(())}
+    arrays = lens_arrays() | buffers
+    assert io.from_transformer_lens(arrays).config.layers == 1
+    with pytest.raises(ValueError, match=rf"arrays: expected only .*, got also \['{name}'\]"):
+        io.from_transformer_lens(arrays | {name: np.ones(2, np.float32)})
