@@ -226,8 +226,8 @@ def _make_way(path: Path) -> None:
 def _is_ours(path: Path) -> bool:
     """Whether `save` wrote a directory, and it may go."""
     try:
-        return {"files", "leaves"} <= _manifest(path).keys()
-    except (OSError, ValueError, AttributeError):
+        return bool(_manifest(path))
+    except (OSError, ValueError):
         return False
 
 
@@ -266,7 +266,11 @@ def _kinds(state: Any) -> dict[str, str]:
 
 def _manifest(path: Path) -> dict[str, Any]:
     """Size and CRC-32 of every file, and the kind of every leaf."""
-    return json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+    found = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+    entries = found if isinstance(found, dict) else {}
+    if not all(isinstance(entries.get(name), dict) for name in ("files", "leaves")):
+        raise check.fail(str(path / _MANIFEST), "an object of files and leaves", repr(found)[:80])
+    return found
 
 
 def _damage(path: Path) -> str | None:
@@ -277,7 +281,7 @@ def _damage(path: Path) -> str | None:
     try:
         expected = _manifest(path)["files"]
         contents = _contents(path)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError) as error:
         return f"its {_MANIFEST} cannot be read ({type(error).__name__})"
     changed = [name for name, content in expected.items() if contents.get(name) != content]
     return f"{changed[0]} is missing or changed" if changed else None

@@ -79,7 +79,7 @@ def save_adapter(
     """
     expected = manifest(model, adapter)
     record = {**(compression or {}), "variants": sorted({spec.variant for spec in adapter.specs})}
-    record |= {"base": fingerprint(model.params)}
+    record |= {"base": _values(model.params)}
     record["jaxcompress"] = importlib.metadata.version("jaxcompress")
     if any(spec.variant == "pissa" for spec in adapter.specs):
         adapter = combine([adapter])
@@ -177,7 +177,7 @@ def load_adapter(model: Model, directory: str | Path) -> Adapter:
     directory = Path(directory)
     options = peft_config.read(directory / _CONFIG)
     base = (provenance.record_of(directory) or {}).get("base")
-    if base is not None and base != fingerprint(model.params):
+    if base is not None and base != _values(model.params):
         message = (
             f"{directory}: trained on a base of other values than {model.name or 'this model'}"
         )
@@ -195,6 +195,11 @@ def load_adapter(model: Model, directory: str | Path) -> Adapter:
                 leaves[spec.path] = parts
                 specs.append(spec)
     return Adapter(leaves, tuple(specs))
+
+
+def _values(params: Any) -> str:
+    """What a base is known by, in whichever type it was loaded."""
+    return fingerprint(jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), params))
 
 
 def _by_module(
@@ -273,9 +278,10 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     try:
         with safe_open(path, framework="np") as file:
             names = list(file.keys())
-            tensors = {name: np.asarray(file.get_tensor(name), np.float32) for name in names}
+            tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise check.fail(str(path), "a whole safetensors file", error) from None
-    for name, tensor in tensors.items():
-        check.finite(name, tensor)
-    return tensors
+    return {
+        name: safetensors.parameter(name, tensor).astype(np.float32)
+        for name, tensor in tensors.items()
+    }

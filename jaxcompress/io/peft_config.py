@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -103,15 +104,29 @@ def read(path: Path) -> Options:
         known = name in _READ | _HARMLESS | _FIXED.keys()
         if not known and value not in (None, False, [], {}):
             raise check.fail(f"{path}: {name}", "an option that is implemented", repr(value))
-    rank = check.integer(f"{path}: r", raw.get("r", 8), 1)
+    rank, ranks = raw.get("r", 8), _pattern(raw, "rank_pattern", path)
+    alpha, alphas = raw.get("lora_alpha", 8), _pattern(raw, "alpha_pattern", path)
+    for name, value in (("r", rank), *ranks.items()):
+        check.integer(f"{path}: {name}", value, 1)
+    for name, value in (("lora_alpha", alpha), *alphas.items()):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (number and 0 < value < math.inf):
+            raise check.fail(f"{path}: {name}", "a finite number above 0", repr(value))
     return Options(
         rank=rank,
-        alpha=raw.get("lora_alpha", 8),
-        ranks=raw.get("rank_pattern") or {},
-        alphas=raw.get("alpha_pattern") or {},
+        alpha=alpha,
+        ranks=ranks,
+        alphas=alphas,
         dora=bool(raw.get("use_dora")),
         rslora=bool(raw.get("use_rslora")),
     )
+
+
+def _pattern(raw: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
+    found = raw.get(name) or {}
+    if not isinstance(found, dict):
+        raise check.fail(f"{path}: {name}", "a JSON object", repr(found))
+    return found
 
 
 def write(

@@ -102,6 +102,13 @@ def test_the_one_before_is_restored(folder):
     assert_same(restored, state(4))
 
 
+@pytest.mark.parametrize("text", ["[]", "3", '{"files": []}', '{"files": [], "leaves": {}}'])
+def test_manifests_of_another_kind(folder, text):
+    (folder / "8" / "manifest.json").write_text(text)
+    with pytest.warns(UserWarning, match="damaged checkpoint ignored, its manifest.json"):
+        assert checkpoint.latest(folder) == 4
+
+
 def test_half_written_folders(folder):
     """What a killed writer leaves is named on reading and removed by the next writing."""
     left = folder / ".12.0a1b2c3d"

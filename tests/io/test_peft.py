@@ -386,6 +386,28 @@ def test_layers_of_different_sizes_keep_their_names(tmp_path, name, variant):
         io.load_adapter(whole, tmp_path / "adapter")
 
 
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        *(({"lora_alpha": value}, "lora_alpha") for value in (None, [1], "16", -1, float("nan"))),
+        ({"alpha_pattern": {"c_attn": "4"}}, "c_attn"),
+        ({"rank_pattern": {"c_attn": 0}}, "c_attn"),
+        ({"rank_pattern": ["c_attn"]}, "rank_pattern"),
+    ],
+    ids=str,
+)
+def test_ranks_and_scales_that_are_no_numbers(saved, options, name):
+    model, _, folder = saved
+    with pytest.raises(ValueError, match=f"adapter_config.json: {name}: expected .* got "):
+        io.load_adapter(model, rewritten(folder, dict, **options))
+
+
+def test_a_base_in_half_precision_is_the_same_base(saved):
+    model, adapter, folder = saved
+    half = model.replace(params=jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), model.params))
+    assert io.load_adapter(half, folder).specs == adapter.specs
+
+
 def test_adapters_that_cannot_be_saved(bases, tmp_path):
     model, _ = bases("gpt2")
     adapter = examples.adapter(model.params, SPARSE)
