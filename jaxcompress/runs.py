@@ -68,6 +68,9 @@ def start(
     Returns:
       The run, to be handed to `log` or `remember`.
 
+    Raises:
+      ValueError: for a folder that may not be replaced, and as `rows`.
+
     Example:
       >>> import tempfile
       >>> @dataclasses.dataclass(frozen=True)
@@ -80,14 +83,15 @@ def start(
     xla.set_flags()  # before `environment` asks for the devices
     values = configs.to_yaml(config)
     record = {"seed": int(seed)} | environment() | ({"started": started} if started else {})
-    known = _interrupted(Path(out), values, record) if resume else ()
-    directory = Path(out) if known else files.fresh_directory(out, overwrite, marker=MARKER)
+    known = _interrupted(Path(out), values, record) if resume else None
+    fresh = known is None
+    directory = files.fresh_directory(out, overwrite, marker=MARKER) if fresh else Path(out)
     # The marker first: from here on the folder is known as a run, and may be overwritten as one.
     files.write_text(directory / MARKER, json.dumps(record, indent=2) + "\n")
     files.write_text(directory / CONFIG, values)
-    if known:
+    if known is not None:  # without what was being written when the run was killed
         files.write_text(directory / METRICS, "".join(f"{_line(row)}\n" for row in known))
-    return Run(directory, int(seed), known)
+    return Run(directory, int(seed), known or ())
 
 
 def remember(
@@ -161,6 +165,11 @@ def forget(run: Run, known: Callable[[dict[str, Any]], bool]) -> None:
 def rows(directory: str | Path) -> list[dict[str, Any]]:
     """The rows that were logged in a run folder, in order; none if nothing was.
 
+    What stands after the last end of line was being written when the run was killed: it is no row.
+
+    Raises:
+      ValueError: for any other line that is no row, by file and number.
+
     Example:
       >>> rows("no-such-folder")
       []
@@ -168,7 +177,8 @@ def rows(directory: str | Path) -> list[dict[str, Any]]:
     path = Path(directory) / METRICS
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    whole = path.read_text(encoding="utf-8", errors="replace").rpartition("\n")[0]
+    return [_row(f"{path}:{i}", line) for i, line in enumerate(whole.splitlines(), start=1)]
 
 
 def environment() -> dict[str, Any]:
@@ -198,20 +208,27 @@ def environment() -> dict[str, Any]:
 
 def _interrupted(
     directory: Path, values: str, record: dict[str, Any]
-) -> tuple[dict[str, Any], ...]:
+) -> tuple[dict[str, Any], ...] | None:
     """The rows of the run in a folder, if it did not end and was the same run in all else."""
     same = ("seed", "python", "platform", "versions", "device", "xla", "sources")
     try:
         earlier = json.loads((directory / MARKER).read_text(encoding="utf-8"))
         if (directory / LAST).exists() or any(earlier.get(k) != record[k] for k in same):
-            return ()
+            return None
         if (directory / CONFIG).read_text(encoding="utf-8") != values:
-            return ()
-        # What stands after the last end of line was being written when the run was killed.
-        whole = (directory / METRICS).read_text(encoding="utf-8").rpartition("\n")[0]
-        return tuple(json.loads(line) for line in whole.splitlines())
+            return None
     except (OSError, ValueError):
-        return ()
+        return None
+    return tuple(rows(directory))
+
+
+def _row(place: str, line: str) -> dict[str, Any]:
+    try:
+        if isinstance(row := json.loads(line), dict):
+            return row
+    except ValueError:
+        pass
+    raise check.fail(place, "a row of metrics as JSON", repr(line[:40]))
 
 
 def _sources() -> str:

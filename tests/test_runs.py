@@ -72,6 +72,22 @@ def test_an_interrupted_run_is_continued(tmp_path):
     assert rows[0]["each"] == [0, 1] and math.isnan(rows[0]["nothing"])
 
 
+def test_what_was_cut_off_is_no_row_and_other_damage_is_named(tmp_path):
+    def resumed():
+        return runs.start(tmp_path / "run", Train(), seed=0, resume=True)
+
+    path = resumed().directory / "metrics.jsonl"
+    assert resumed().known == ()  # killed before its first row
+    runs.log(resumed(), step=1)
+    path.write_text(path.read_text() + '{"step": 2, "lo')
+    assert runs.rows(path.parent) == [{"step": 1}]
+    runs.log(resumed(), step=2)
+    assert runs.rows(path.parent) == [{"step": 1}, {"step": 2}]
+    path.write_text('{"step": 1}\n{"st\n{"step": 3}\n')
+    with pytest.raises(ValueError, match=r"metrics\.jsonl:2: expected a row .*, got '{\"st'"):
+        resumed()
+
+
 def test_only_the_same_run_is_continued(tmp_path, monkeypatch):
     out, row = tmp_path / "run", {"width": 1, "loss": 0.5}
 
