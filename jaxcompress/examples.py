@@ -67,7 +67,7 @@ def batches(model: Model, data: Data, *, held_out: bool = False) -> tuple[list[A
 
     Raises:
       ValueError: without a tokenizer, unless exactly one of tasks and text is given, if no prompt
-        or row is left to hold out, or if rows of several files differ in length.
+        or row is left to hold out, if rows of several files differ in length, or are no tokens.
 
     Example:
       >>> from jaxcompress.io.huggingface import load
@@ -159,8 +159,21 @@ def _text(model: Model, text: str, context: int) -> tuple[Any, np.ndarray]:
         rows = packed(text, model.tokenizer, context)
         return rows, np.ones(rows.shape, np.int32)
     arrays = files.read_npz(text, ("tokens", "lengths"))
-    tokens = arrays["tokens"][:, :context].astype(np.int32)
-    return tokens, (np.arange(tokens.shape[1]) < arrays["lengths"][:, None]).astype(np.int32)
+    tokens, lengths = arrays["tokens"], arrays["lengths"]
+    _refuse_others(f"tokens of {text}", tokens, 2, 0, model.config.vocab - 1)
+    _refuse_others(f"lengths of {text}", lengths, 1, 1, tokens.shape[1])
+    check.shape(f"lengths of {text}", lengths, [tokens.shape[:1]], "(row,)")
+    tokens = tokens[:, :context].astype(np.int32)
+    return tokens, (np.arange(tokens.shape[1]) < lengths[:, None]).astype(np.int32)
+
+
+def _refuse_others(name: str, array: np.ndarray, axes: int, low: int, high: int) -> None:
+    """Raises unless an array holds whole numbers in [low, high], on so many axes."""
+    whole = array.ndim == axes and array.size and np.issubdtype(array.dtype, np.integer)
+    if not whole or array.min() < low or array.max() > high:
+        ends = f" in [{array.min()}, {array.max()}]" if whole else ""
+        expected = f"whole numbers in [{low}, {high}] on {axes} axes"
+        raise check.fail(name, expected, f"{array.dtype} {array.shape}{ends}")
 
 
 def together(model: Model, data: Data) -> tuple[Any, tuple[int, ...]]:

@@ -157,6 +157,24 @@ def test_bad_input(student, data, message):
         batches(student, data)
 
 
+@pytest.mark.parametrize(
+    ("tokens", "lengths", "message"),
+    [
+        (np.full((20, 9), -1), np.full(20, 9), r"tokens of .*: .*\[0, 10\] .* in \[-1, -1\]"),
+        (np.full((20, 9), 11), np.full(20, 9), r"tokens of .* in \[11, 11\]"),
+        (np.full((20, 9), 3.7), np.full(20, 9), r"tokens of .*, got float64 \(20, 9\)"),
+        (np.ones(20, int), np.full(20, 9), r"tokens of .* on 2 axes, got int64 \(20,\)"),
+        (np.ones((20, 9), int), np.full(5, 9), r"lengths of .* shape \(20,\) \(row,\), got"),
+        (np.ones((20, 9), int), np.full(20, 10), r"lengths of .*\[1, 9\] .* in \[10, 10\]"),
+        (np.ones((20, 9), int), np.zeros(20, int), r"lengths of .*\[1, 9\] .* in \[0, 0\]"),
+    ],
+)
+def test_rows_that_are_no_tokens_are_refused(tmp_path, tokens, lengths, message):
+    np.savez(tmp_path / "rows.npz", tokens=tokens, lengths=lengths)
+    with pytest.raises(ValueError, match=message):
+        batches(model(), Data(text=str(tmp_path / "rows.npz")))
+
+
 def test_a_text_too_short_to_hold_out(tmp_path):
     np.savez(tmp_path / "few.npz", tokens=np.ones((9, 4), int), lengths=np.full(9, 4))
     with pytest.raises(ValueError, match=r"data.text: expected at least 10 rows, got 9"):
