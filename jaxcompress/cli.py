@@ -113,6 +113,7 @@ def ablate(
     count: int = 64,
     seed: int = 0,
     out: Path | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Takes every component out, one at a time, and prints what each removal does.
 
@@ -125,10 +126,13 @@ def ablate(
       count: prompts.
       seed: of the prompts.
       out: JSON file for the effects, with what they were measured with.
+      overwrite: replace a file that is there.
 
     Example:
       >>> main(["ablate", "builtin:teacher", "--task", "ioi"])  # doctest: +SKIP
     """
+    if out is not None:
+        files.refuse_existing(out, overwrite)
     loaded = load(model)
     prompts = tasks.get(
         task, loaded.tokenizer, count, jax.random.key(seed), context=loaded.config.context
@@ -141,9 +145,9 @@ def ablate(
         print(f"  without {over.removesuffix('s')} {'.'.join(map(str, index))}: {value:+.3f}")
     if out is not None:
         record = {"model": model, "task": task, "over": over, "replacement": replacement}
-        record |= {"metric": metric, "clean": clean, "mean": mean.tolist()}
+        record |= {"metric": metric, "clean": clean, "mean": mean}
         record |= {"count": count, "seed": seed} | runs.environment()
-        files.write_text(out, json.dumps(record, indent=1) + "\n")
+        files.write_json(out, record)
 
 
 def circuit(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -150,7 +149,7 @@ def measure_pair(
         "refused": refused,
     }
     comparison["alignment"] = _overall(rows)
-    comparison = _plain(comparison)
+    comparison = files.plain(comparison)
     return comparison | {"summary": summarise(comparison)}
 
 
@@ -346,19 +345,6 @@ def _describe(model: Model) -> dict[str, Any]:
     return {"name": model.name} | {name: getattr(config, name) for name in names}
 
 
-def _plain(value: Any) -> Any:
-    """Arrays as lists; what is not a finite number as `None`, since JSON has no NaN."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, jax.Array | np.ndarray | np.generic):
-        value = np.asarray(value).tolist()
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value
-
-
 def _write(comparison: dict[str, Any], config: CompareConfig, out: Path, overwrite: bool) -> None:
     page = compare_page(comparison)  # before anything is written
     started = comparison["settings"]["started"]
@@ -366,5 +352,5 @@ def _write(comparison: dict[str, Any], config: CompareConfig, out: Path, overwri
     for row in comparison["tasks"]:
         scores = {k: v for k, v in row["alignment"].items() if isinstance(v, float)}
         runs.log(run, task=row["name"], **row["behaviour"], **scores)
-    files.write_text(out / "comparison.json", json.dumps(comparison, indent=1) + "\n")
+    files.write_json(out / "comparison.json", comparison)
     files.write_text(out / "report.html", page)

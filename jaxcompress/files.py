@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
 import uuid
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 
 from jaxcompress import check
@@ -19,11 +22,16 @@ __all__ = [
     "atomic_directory",
     "atomic_write",
     "fresh_directory",
+    "plain",
     "read_npz",
+    "refuse_existing",
     "refuse_nonempty",
     "write_bytes",
+    "write_json",
     "write_text",
 ]
+
+_OVERWRITE = "pass overwrite (--overwrite) to replace"
 
 
 def refuse_nonempty(
@@ -64,8 +72,32 @@ def refuse_nonempty(
         expected = f"an earlier result with a {' and a '.join(markers)}"
         hint = "choose another directory, or remove it yourself"
         raise check.fail(str(directory), expected, got, hint)
-    hint = "pass overwrite (--overwrite) to replace"
-    raise check.fail(str(directory), "a new or empty directory", got, hint)
+    raise check.fail(str(directory), "a new or empty directory", got, _OVERWRITE)
+
+
+def refuse_existing(path: str | Path, overwrite: bool = False) -> Path:
+    """Raises `ValueError` where writing a file would fail or could destroy something.
+
+    Args:
+      path: where a file is about to be written.
+      overwrite: whether a file that is there may go.
+
+    Returns:
+      The path.
+
+    Example:
+      >>> import tempfile
+      >>> path = write_text(Path(tempfile.mkdtemp()) / "effects.json", "{}")
+      >>> refuse_existing(path, overwrite=True) == path
+      True
+    """
+    path = Path(path)
+    _try_to_write(path.parent)
+    if path.is_dir():
+        raise check.fail(str(path), "a file", "a directory")
+    if path.exists() and not overwrite:
+        raise check.fail(str(path), "a new file", "one that is there", _OVERWRITE)
+    return path
 
 
 def _names(marker: str | tuple[str, ...]) -> tuple[str, ...]:
@@ -133,6 +165,33 @@ def write_text(path: str | Path, text: str) -> Path:
       'kept'
     """
     return write_bytes(path, text.encode())
+
+
+def write_json(path: str | Path, value: Any) -> Path:
+    r"""Writes `plain(value)` as JSON, whole or not at all, and returns its path.
+
+    Example:
+      >>> import tempfile
+      >>> write_json(Path(tempfile.mkdtemp()) / "a.json", {"loss": np.nan}).read_text()
+      '{\n "loss": null\n}\n'
+    """
+    return write_text(path, json.dumps(plain(value), indent=1, allow_nan=False) + "\n")
+
+
+def plain(value: Any) -> Any:
+    """Arrays as lists; what is not a finite number as `None`, since JSON has no NaN.
+
+    Example:
+      >>> plain({"effects": np.array([0.5, np.inf]), "names": ("a",)})
+      {'effects': [0.5, None], 'names': ['a']}
+    """
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, jax.Array | np.ndarray | np.generic):
+        value = np.asarray(value).tolist()
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def read_npz(path: str | Path, names: Sequence[str] = ()) -> dict[str, np.ndarray]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -118,7 +117,7 @@ def circuit(
     record = about | record | {"roles": _roles(model, found, config) if config.roles else []}
     folder = runs.start(out, config, config.seed, overwrite=overwrite).directory
     found.save(folder / "circuit.json")
-    files.write_text(folder / "result.json", json.dumps(record, indent=2) + "\n")
+    files.write_json(folder / "result.json", record)
     files.write_bytes(folder / "circuit.svg", circuit_svg(found))
     files.write_bytes(folder / "circuit.png", circuit_png(found))
     where = _where(model, drawn[0], found, config) if config.positions and len(found) else None

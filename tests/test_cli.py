@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 import jaxcompress as jc
 from jaxcompress.cli import main
 from jaxcompress.data import language, text
+from tests import families
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +96,24 @@ def test_ablate(directory: str, tmp_path: Path, capsys: pytest.CaptureFixture[st
     record = json.loads(out.read_text())
     assert shown == pytest.approx(sorted(record["mean"][0], key=lambda x: -abs(x)), abs=1e-3)
     assert (record["count"], record["seed"]) == (4, 0) and "jax" in record["versions"]
+
+
+def test_ablate_writes_json_of_uneven_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    model, out = families.model("uneven"), tmp_path / "effects.json"
+    tokenizer = text.word_level(language.texts())
+    config = dataclasses.replace(model.config, vocab=len(tokenizer), context=48)
+    jc.save(
+        jc.create(config, key=jax.random.key(0), tokenizer=tokenizer), tmp_path / "m", form="native"
+    )
+    command = ["ablate", str(tmp_path / "m"), "--task", "ioi", "--count", "4", "--out", str(out)]
+    assert main(command) == 0
+    rows = json.loads(out.read_text(), parse_constant=pytest.fail)["mean"]
+    heads = [size.heads for size in config.layer_sizes]
+    assert [sum(value is not None for value in row) for row in rows] == heads
+    kept = out.read_text()
+    assert main(["ablate", "builtin:nothing", *command[2:]]) == 2  # before the model is loaded
+    assert "a new file, got one that is there" in capsys.readouterr().err
+    assert out.read_text() == kept and main([*command, "--overwrite"]) == 0
 
 
 def test_inspect(directory: str, capsys: pytest.CaptureFixture[str]):

@@ -56,6 +56,19 @@ def test_the_mode_is_that_of_any_new_file(tmp_path):
         assert temporary.stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
+def test_existing_files_are_refused(tmp_path):
+    path = files.write_text(tmp_path / "thesis.json", "mine")
+    for wrong, message in (
+        (path, r"a new file, got one that is there\. pass overwrite"),
+        (path / "a.json", "a directory that can be written to"),
+        (tmp_path, "a file, got a directory"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            files.refuse_existing(wrong)
+    assert files.refuse_existing(path, overwrite=True) == path and path.read_text() == "mine"
+    assert files.refuse_existing(tmp_path / "new" / "a.json").parent.exists() is False
+
+
 def test_nonempty_directories_are_refused(tmp_path):
     assert files.refuse_nonempty(tmp_path / "new") == tmp_path / "new"
     assert files.refuse_nonempty(tmp_path) == tmp_path
