@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import inspect
 import json
+import math
 import re
 import typing
 from collections.abc import Mapping, Sequence
@@ -29,9 +30,27 @@ Config = TypeVar("Config")
 
 QUICK = "quick"
 
+_OCTAL_OR_SEXAGESIMAL = re.compile(r"[-+]?(0[0-9_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
+
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which `1e-4` is a number; YAML 1.1 wants `1.0e-4` and makes it text."""
+    """Safe YAML in which `1e-4` is a number; YAML 1.1 wants `1.0e-4` and makes it text.
+
+    Numbers are decimal: `010` and `1:30` are text, not 8 and 90. A key stands once in a mapping.
+    """
+
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
+        old = kind is yaml.ScalarNode and implicit[0] and _OCTAL_OR_SEXAGESIMAL.fullmatch(value)
+        return "tag:yaml.org,2002:str" if old else super().resolve(kind, value, implicit)
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node, seen = super().compose_mapping_node(anchor), []
+        for key, _ in node.value:
+            if (key.tag, key.value) in seen:
+                problem = f"the key {key.value!r} twice"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            seen.append((key.tag, key.value))
+        return node
 
 
 class _Dumper(yaml.SafeDumper):
@@ -99,6 +118,7 @@ def from_dict(cls: type[Config], values: Mapping[str, Any]) -> Config:
       ValueError: steps: expected a valid integer, got 'many'
     """
     merged = _with_defaults(cls, values)
+    _refuse_unplain(merged)
     try:
         # As JSON, because strict there still takes a list for a tuple and text for a path.
         text = json.dumps(merged, default=str)
@@ -256,6 +276,15 @@ def _with_defaults(cls: Any, values: Mapping[str, Any]) -> dict[str, Any]:
         elif dataclasses.is_dataclass(hints[field.name]) and field.name in values:
             filled[field.name] = _with_defaults(hints[field.name], given)
     return filled
+
+
+def _refuse_unplain(value: Any, key: str = "") -> None:
+    """Raises for the first number that is not finite, and for a set or bytes, by their key."""
+    if isinstance(value, set | bytes) or (isinstance(value, float) and not math.isfinite(value)):
+        raise check.fail(key, "a finite number, text, a list or a mapping", repr(value))
+    items = value.items() if isinstance(value, Mapping) else ()
+    for name, item in enumerate(value) if isinstance(value, list | tuple) else items:
+        _refuse_unplain(item, f"{key}.{name}" if key else str(name))
 
 
 def _fields(cls: Any) -> tuple[dataclasses.Field[Any], ...]:

@@ -91,6 +91,9 @@ def test_a_file_may_be_empty(tmp_path):
         ({"replacement": "median"}, "replacement: expected 'mean' or 'zero', got 'median'"),
         ({"limit": [1]}, r"limit: expected a valid integer or a valid string, got \[1\]"),
         ({"weights": {"a": "b"}}, "weights.a: expected a valid number, got 'b'"),
+        ({"weights": {"a": math.inf}}, "weights.a: expected a finite number, .*, got inf"),
+        ({"stages": [{}, {"rate": math.nan}]}, "stages.1.rate: expected a finite number, .*nan"),
+        ({"name": {"a"}}, "name: expected a finite number, text, .*, got {'a'}"),
     ],
 )
 def test_wrong_values_name_their_key(values, message):
@@ -114,6 +117,11 @@ def test_what_has_no_default_is_asked_for():
         ("a..b=3", "override: expected dotted.key=value"),
         ("steps=[1", "steps: expected a value in YAML"),
         ("steps.more=1", "steps: expected a valid integer, got {'more': 1}"),
+        ("steps=1:30", "steps: expected a valid integer, got '1:30'"),
+        ("steps=010", "steps: expected a valid integer, got '010'"),
+        ("rate=1:30.5", "rate: expected a valid number, got '1:30.5'"),
+        ("rate=1e400", "rate: expected a finite number, .*, got inf"),
+        ("steps={a: 1, b: 2, a: 3}", "steps: expected a value in YAML, got the key 'a' twice"),
     ],
 )
 def test_wrong_overrides_are_refused(override, message):
@@ -123,7 +131,11 @@ def test_wrong_overrides_are_refused(override, message):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("[1, 2]", "a mapping of keys to values, got list"), ("a: [", "expected YAML, got")],
+    [
+        ("[1, 2]", "a mapping of keys to values, got list"),
+        ("a: [", "expected YAML, got"),
+        ("rate: 1\nrate: 2", "expected YAML, got the key 'rate' twice .*, line 2, column 1"),
+    ],
 )
 def test_wrong_files_are_refused(tmp_path, text, message):
     path = tmp_path / "wrong.yaml"
@@ -149,11 +161,11 @@ def test_a_class_that_is_no_dataclass_is_refused():
     st.builds(
         Experiment,
         name=st.text(),
-        train=st.builds(Train, st.integers(), st.floats(allow_nan=False)),
+        train=st.builds(Train, st.integers(), st.floats(allow_nan=False, allow_infinity=False)),
         tasks=st.lists(st.text()).map(tuple),
         start=st.none() | st.text(),
         limit=st.integers() | st.text(),
-        stages=st.lists(st.builds(Train, st.integers(0, 9), st.just(math.inf))).map(tuple),
+        stages=st.lists(st.builds(Train, st.integers(0, 9), st.just(1e-300))).map(tuple),
         weights=st.dictionaries(st.text(), st.floats(0, 1)),
     )
 )
@@ -165,7 +177,7 @@ def test_yaml_makes_the_same_config_again(tmp_path):
     path = tmp_path / "config.yaml"
     for experiment in (
         Experiment("a", train=Train(3, 1e-7), start="1e-4", limit="3", weights={"x": 1e22}),
-        Experiment("on", out=Path("/a/b"), start="null", stages=(Train(), Train(2))),
+        Experiment("010", out=Path("/a/b"), start="1:30", limit="null", stages=(Train(), Train(2))),
     ):
         path.write_text(config.to_yaml(experiment))
         assert config.load(Experiment, path) == experiment
