@@ -81,7 +81,7 @@ def _bind_resume(config: ModelConfig) -> Callable[..., Any]:
     def resume(
         params: Any, resid: Any, layer: Any, *, taps: Sequence[str] = (), **options: Any
     ) -> Output:
-        fixed = layer if isinstance(layer, int) else None
+        fixed = int(layer) if isinstance(layer, int | np.integer) else None
         taps = check.listed("taps", taps)
         return compiled(params, resid, layer, fixed, taps=taps, **options)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxcompress import check, tree
 from jaxcompress.models.config import LayerSize, ModelConfig
@@ -186,7 +187,7 @@ def resume(
       attention_mask: (batch, all positions), those of the prefix included.
       gates: of all layers; those before `layer` are ignored.
       edits: likewise.
-      taps: of the layers that are run; `layer` must not be traced.
+      taps: of the layers that are run, if any are; `layer` must not be traced.
       answer_position: counts from the start of the prompt, prefix included.
       answer_tokens: as in `apply`.
       prefix: (layer + 1, batch, earlier positions, width), the tap `resid` of a run whose first
@@ -214,7 +215,7 @@ def resume(
     params = params if lora is None else lora.merged(params)
     stack = _Stack(config, params, resid, attention_mask, gates, edits, taps, prefix, split)
     rows = None if answer_position is None else jnp.asarray(answer_position) - stack.earlier
-    if isinstance(layer, int):
+    if isinstance(layer, int | np.integer):
         x, seen = stack.static(check.integer("layer", layer, 0, config.layers), rows)
     else:
         x, seen = stack.traced(layer, rows), {}
@@ -246,9 +247,13 @@ class _Stack:
         batch, length = self.x.shape[:2]
         self.config, self.blocks, self.prefix = config, params["blocks"], prefix
         self.taps = tuple(tap for tap in taps if tap != "final")  # those that blocks have
-        self.earlier = 0 if prefix is None else prefix.shape[2]
-        if prefix is not None and not config.causal:
-            raise check.fail("prefix", "a causal model", "one that sees both ways")
+        self.earlier = 0
+        if prefix is not None:
+            if not config.causal:
+                raise check.fail("prefix", "a causal model", "one that sees both ways")
+            whole = (config.layers + 1, batch, *prefix.shape[2:3], config.width)
+            check.shape("prefix", prefix, [whole], "(layer + 1, batch, earlier position, width)")
+            self.earlier = prefix.shape[2]
         self.control, self.keep = controls(config, gates, edits, batch, length)
         if prefix is not None and self.keep is not None and self.keep.shape[1] != 1:
             raise check.fail(
@@ -272,6 +277,8 @@ class _Stack:
             x, _ = self._block(x, last, rows=rows, split=self.split and layer == last)
         if not self.taps:
             return x, {}
+        if not seen and self.taps != ("resid",):
+            raise check.fail("taps", "'resid' or 'final', as no layer is run", self.taps)
         taps = jax.tree.map(lambda *parts: jnp.concatenate(parts), *seen) if seen else {}
         if "resid" in self.taps:
             ends = [taps["resid"]] if seen else []

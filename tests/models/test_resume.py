@@ -148,3 +148,20 @@ def test_layers_that_are_not_there(layer):
     model = families.model("gpt2")
     with pytest.raises(ValueError, match="layer: expected a whole number in"):
         resume(model.config, model.params, RESID, layer)
+
+
+def test_layers_of_numpy_taps_of_no_layer_and_prefixes_of_too_few():
+    model = families.model("gpt2")
+
+    def late(layer, **options):
+        run = functools.partial(model.resume, model.params, RESID, layer, **options)
+        return jax.eval_shape(run).taps
+
+    for layer in (1, np.int64(1)):
+        assert late(layer, taps=("mlps",))["mlps"].shape == (LAYERS - 1, BATCH, LENGTH, 8)
+    assert late(LAYERS, taps=("resid",))["resid"].shape == (1, BATCH, LENGTH, 8)
+    with pytest.raises(ValueError, match="taps: expected 'resid' or 'final', as no layer is run"):
+        late(LAYERS, taps=("resid", "mlps"))
+    for shape in ((LAYERS, BATCH, 2, 8), (LAYERS + 1, BATCH, 2)):
+        with pytest.raises(ValueError, match=r"prefix: expected shape .* \(layer \+ 1, batch"):
+            late(1, prefix=jnp.zeros(shape))
