@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxcompress import check
+from jaxcompress.report.numbers import real
 from jaxcompress.report.sections import field
 
 __all__ = ["minima_of", "unmet"]
@@ -60,7 +61,8 @@ def unmet(comparison: Mapping[str, Any], minima: Mapping[str, float]) -> dict[st
           comparison has it (`CompareConfig.faithfulness`): the worst task counts.
 
     Returns:
-      By name the value that is too low, `None` if it was not measured; empty if all are met.
+      By name the value that is too low, `None` if it was not measured or is not finite; empty if
+      all are met.
 
     Raises:
       ValueError: for an unknown requirement.
@@ -85,25 +87,24 @@ _REQUIRED = (
 
 
 def _required(comparison: Mapping[str, Any], name: str) -> float | None:
-    tasks = comparison.get("tasks") or []
+    def of_tasks(*keys: str) -> list[Any]:
+        return [real(field(task, *keys)) for task in comparison.get("tasks") or []]
+
     if name == "alignment":
-        return field(comparison, "alignment", "value")
+        return real(field(comparison, "alignment", "value"))
     if name == "faithfulness":
-        values = [field(task, "faithfulness", "value") for task in tasks]
+        values = of_tasks("faithfulness", "value")
         return None if not values or None in values else min(values)
-    accuracies = {
-        role: [field(task, "behaviour", role, "accuracy") for task in tasks]
-        for role in ("teacher", "student")
-    }
+    student = of_tasks("behaviour", "student", "accuracy")
     values = {
-        "agreement": [field(task, "behaviour", "agreement") for task in tasks],
-        "accuracy": accuracies["student"],
-        "retained": accuracies["student"],
-    }.get(name, [field(task, "alignment", name) for task in tasks])
+        "agreement": of_tasks("behaviour", "agreement"),
+        "accuracy": student,
+        "retained": student,
+    }.get(name, of_tasks("alignment", name))
     if not values or None in values:
         return None
     mean = float(np.mean(values))
     if name != "retained":
         return mean
-    teacher = accuracies["teacher"]
+    teacher = of_tasks("behaviour", "teacher", "accuracy")
     return mean / float(np.mean(teacher)) if None not in teacher and any(teacher) else None

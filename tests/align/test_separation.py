@@ -99,3 +99,8 @@ def test_unmet_requirements():
     assert unmet(comparison, wanted) == expected
     with pytest.raises(ValueError, match="did you mean 'alignment'"):
         unmet(comparison, {"alignmnt": 0.5})
+    nan = {"alignment": {"published": np.nan}, "faithfulness": {"value": np.nan}}
+    one = {"alignment": {"published": 0.9}, "faithfulness": {"value": 0.5}}
+    for rows in ([nan, one], [one, nan]):
+        nothing = {"published": None, "faithfulness": None}
+        assert unmet({"tasks": rows}, dict.fromkeys(nothing, 0.4)) == nothing
