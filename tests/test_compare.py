@@ -14,11 +14,12 @@ import pytest
 import tokenizers
 
 import jaxcompress as jc
-from jaxcompress import runs
+from jaxcompress import files, runs
 from jaxcompress.align import Profile
 from jaxcompress.compare import CompareConfig, compare, measure_pair
 from jaxcompress.data import language, text
-from jaxcompress.report.summary import _calibrated
+from jaxcompress.report.summary import _calibrated, _dependence
+from jaxcompress.tasks import Prompts
 
 pytestmark = pytest.mark.slow
 
@@ -183,11 +184,27 @@ def test_a_task_without_a_mechanism_leaves_the_others_their_average():
     found = module._overall(rows)
     assert found == {"value": pytest.approx(0.4), "null": pytest.approx(0.2),
                      "interval": pytest.approx((0.305, 0.495)), "left_out": ["months"]}  # fmt: skip
-    plain = module._plain(rows)
+    plain = files.plain(rows)
     said = _calibrated(plain)
     assert said.startswith("40% of the teacher's mechanism is found in the student")
     assert "1 task without a mechanism to compare left out" in said
     assert _calibrated(plain[1:2]) == ""
+
+
+def test_figures_of_confident_mistakes_and_of_two_tasks():
+    """The loss is the answers' own however improbable; a median of two is their mean."""
+    figures = importlib.import_module("jaxcompress.compare")._figures
+    one = np.zeros((1, 1), np.int32)
+    for right, nats in (([0, -1], 200), ([0, 2], 200 - np.log(2)), ([1, 0], 0)):
+        prompts = Prompts(one, one, one, one[:, 0], np.array([right]), one + 1)
+        found = figures(np.array([[0.0, 200.0, 0.0]], np.float32), prompts)
+        np.testing.assert_allclose(found["loss"], nats, rtol=1e-6)
+    drops = ({"teacher": 1.0, "student": 1.0}, {"teacher": 1.0, "student": 3.0})
+    tasks = [
+        {"name": "ioi", "dependence": {k: {"robustness": {"mean_drop": v}} for k, v in d.items()}}
+        for d in drops
+    ]
+    assert _dependence(tasks).startswith("Removing one component costs the student 2.0 times")
 
 
 def test_of_the_default_tasks_those_that_can_be_asked(

@@ -89,8 +89,8 @@ def _describe_map(task: Mapping[str, Any]) -> str:
             for head, value in enumerate(row)
             if (found := real(value)) is not None
         ]
-        if effects:
-            value, layer, head = min(effects)
+        value, layer, head = min(effects, default=(0.0, 0, 0))
+        if value < 0:  # where every removal helps, none costs most
             share = real(shares[layer][head]) if shares else None
             said = f"{-value:.2f} nats" if share is None else percent(-share)
             parts.append(f"Removing head {layer}.{head} costs the {side} most ({said}).")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from typing import Any
 
@@ -71,7 +72,7 @@ def _dependence(tasks: list[Any]) -> str:
                 worse.append(task["name"])
     if not ratios:
         return ""
-    middle = sorted(ratios)[len(ratios) // 2]
+    middle = statistics.median(ratios)
     return (
         f"Removing one component costs the student {middle:.1f} times the share of its logit "
         f"difference that it costs the teacher (median over tasks; more on {len(worse)} of "

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from jaxcompress.report import compare_page
+from jaxcompress.report.html import _describe_map
 from jaxcompress.report.page import experiment_page
 from jaxcompress.report.sections import Section
 from tests.report.example import HOSTILE, comparison
@@ -184,6 +185,10 @@ def test_figures_are_described(page):
     side = comparison()["tasks"][1]["dependence"]["student"]
     assert f"costs the student most ({-np.nanmin(side['heads']):.2f} nats)" in nats
     assert all(image["width"] and image["height"] for image in images)
+    help_all = {"heads": [[0.5, 1.0]], "heads_percent": [[25.0, 50.0]]}
+    sides = {"teacher": help_all, "student": {"heads": [[0.5, -1.0]]}}
+    told = _describe_map({"name": "ioi", "dependence": sides})
+    assert told.endswith("each MLP. Removing head 0.1 costs the student most (1.00 nats).")
 
 
 def test_nothing_of_the_template_or_of_python_is_left(page, awkward):
