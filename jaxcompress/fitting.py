@@ -46,7 +46,7 @@ def fitted(
       constant: the model that the loss looks at and that stays as it is.
       known: what else the loss depends on, see `train.fit`.
       curriculum: see `train.fit`.
-      sizes: likewise.
+      sizes: likewise; without a curriculum they change nothing.
       progress: whether to show a progress bar.
 
     Raises:
@@ -79,6 +79,7 @@ def fitted(
     if config.run is not None:
         empty = not runs.rows(config.run)  # one that was stopped before it logged anything may go
         run = runs.start(config.run, config, config.seed, overwrite=empty, resume=True)
+    sizes = None if curriculum is None else sizes  # which are those of its tasks
     state = train.fit(
         state, step, data, config.steps, batch=config.batch, checkpoints=config.checkpoints,
         about=about, run=run, loggers=_loggers(config.loggers, run), mesh=mesh, name=name,
