@@ -160,20 +160,21 @@ def _text(model: Model, text: str, context: int) -> tuple[Any, np.ndarray]:
         return rows, np.ones(rows.shape, np.int32)
     arrays = files.read_npz(text, ("tokens", "lengths"))
     tokens, lengths = arrays["tokens"], arrays["lengths"]
-    _refuse_others(f"tokens of {text}", tokens, 2, 0, model.config.vocab - 1)
-    _refuse_others(f"lengths of {text}", lengths, 1, 1, tokens.shape[1])
+    if tokens.ndim != 2:
+        raise check.fail(f"tokens of {text}", "(row, position)", f"shape {tokens.shape}")
     check.shape(f"lengths of {text}", lengths, [tokens.shape[:1]], "(row,)")
-    tokens = tokens[:, :context].astype(np.int32)
-    return tokens, (np.arange(tokens.shape[1]) < lengths[:, None]).astype(np.int32)
+    _refuse_others(f"lengths of {text}", lengths, 1, tokens.shape[1])
+    real = np.arange(tokens.shape[1]) < lengths[:, None]
+    _refuse_others(f"tokens of {text}", tokens[real], 0, model.config.vocab - 1)
+    return tokens[:, :context].astype(np.int32), real[:, :context].astype(np.int32)
 
 
-def _refuse_others(name: str, array: np.ndarray, axes: int, low: int, high: int) -> None:
-    """Raises unless an array holds whole numbers in [low, high], on so many axes."""
-    whole = array.ndim == axes and array.size and np.issubdtype(array.dtype, np.integer)
-    if not whole or array.min() < low or array.max() > high:
-        ends = f" in [{array.min()}, {array.max()}]" if whole else ""
-        expected = f"whole numbers in [{low}, {high}] on {axes} axes"
-        raise check.fail(name, expected, f"{array.dtype} {array.shape}{ends}")
+def _refuse_others(name: str, values: np.ndarray, low: int, high: int) -> None:
+    """Raises unless all values, and there are some, are whole numbers in [low, high]."""
+    whole = values.size and np.issubdtype(values.dtype, np.integer)
+    if not whole or values.min() < low or values.max() > high:
+        got = f"{values.min()} to {values.max()}" if whole else f"{values.size} of {values.dtype}"
+        raise check.fail(name, f"whole numbers in [{low}, {high}]", got)
 
 
 def together(model: Model, data: Data) -> tuple[Any, tuple[int, ...]]:

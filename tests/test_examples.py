@@ -160,19 +160,22 @@ def test_bad_input(student, data, message):
 @pytest.mark.parametrize(
     ("tokens", "lengths", "message"),
     [
-        (np.full((20, 9), -1), np.full(20, 9), r"tokens of .*: .*\[0, 10\] .* in \[-1, -1\]"),
-        (np.full((20, 9), 11), np.full(20, 9), r"tokens of .* in \[11, 11\]"),
-        (np.full((20, 9), 3.7), np.full(20, 9), r"tokens of .*, got float64 \(20, 9\)"),
-        (np.ones(20, int), np.full(20, 9), r"tokens of .* on 2 axes, got int64 \(20,\)"),
+        (np.full((20, 9), -1), np.full(20, 9), r"tokens of .*: .* in \[0, 10\], got -1 to -1"),
+        (np.full((20, 9), 11), np.full(20, 9), "tokens of .*, got 11 to 11"),
+        (np.full((20, 9), 3.7), np.full(20, 9), "tokens of .*, got 180 of float64"),
+        (np.ones(20, int), np.full(20, 9), r"tokens of .* \(row, position\), got shape \(20,\)"),
         (np.ones((20, 9), int), np.full(5, 9), r"lengths of .* shape \(20,\) \(row,\), got"),
-        (np.ones((20, 9), int), np.full(20, 10), r"lengths of .*\[1, 9\] .* in \[10, 10\]"),
-        (np.ones((20, 9), int), np.zeros(20, int), r"lengths of .*\[1, 9\] .* in \[0, 0\]"),
+        (np.ones((20, 9), int), np.full(20, 10), r"lengths of .* in \[1, 9\], got 10 to 10"),
+        (np.ones((20, 9), int), np.zeros(20, int), r"lengths of .* in \[1, 9\], got 0 to 0"),
     ],
 )
 def test_rows_that_are_no_tokens_are_refused(tmp_path, tokens, lengths, message):
     np.savez(tmp_path / "rows.npz", tokens=tokens, lengths=lengths)
     with pytest.raises(ValueError, match=message):
         batches(model(), Data(text=str(tmp_path / "rows.npz")))
+    padded = np.pad(np.ones((20, 4), int), ((0, 0), (0, 5)), constant_values=-100)
+    np.savez(tmp_path / "rows.npz", tokens=padded, lengths=np.full(20, 4))
+    assert batches(model(), Data(text=str(tmp_path / "rows.npz")))  # whatever padding is
 
 
 def test_a_text_too_short_to_hold_out(tmp_path):
