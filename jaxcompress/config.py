@@ -13,6 +13,7 @@ import inspect
 import json
 import math
 import re
+import sys
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,7 +38,10 @@ class _Loader(yaml.SafeLoader):
     """Safe YAML in which `1e-4` is a number; YAML 1.1 wants `1.0e-4` and makes it text.
 
     Numbers are decimal: `010` and `1:30` are text, not 8 and 90. A key stands once in a mapping.
+    There are no aliases, so that a glob can begin with its star.
     """
+
+    fetch_alias = yaml.SafeLoader.fetch_plain
 
     def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
         old = kind is yaml.ScalarNode and implicit[0] and _OCTAL_OR_SEXAGESIMAL.fullmatch(value)
@@ -204,6 +208,10 @@ def from_args(
     Returns:
       An instance of `cls`, checked.
 
+    Raises:
+      ValueError: as `load`, if `args` are given; those of the process end it with one line and
+        status 2.
+
     Example:
       >>> @dataclasses.dataclass(frozen=True)
       ... class Train:
@@ -215,7 +223,13 @@ def from_args(
     names = ", ".join(field.name for field in _fields(cls))
     about = f"Overrides are key=value, with dots for nested keys. Keys: {names}."
     command = tyro.cli(_Command, default=default, args=args, description=about)
-    return load(cls, command.config, quick=command.quick, overrides=command.overrides)
+    try:
+        return load(cls, command.config, quick=command.quick, overrides=command.overrides)
+    except (ValueError, OSError) as error:
+        if args is not None:
+            raise
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -197,3 +197,23 @@ def test_help_lists_the_keys(capsys):
     with pytest.raises(SystemExit):
         config.from_args(Train, args=["--help"])
     assert "steps, rate" in capsys.readouterr().out
+
+
+def test_what_a_process_is_given_wrong_is_one_line(path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["/some/where/prune_heads.py", "nme=1"])
+    with pytest.raises(SystemExit) as status:
+        config.from_args(Experiment, path)
+    assert status.value.code == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "prune_heads.py: nme: expected a key of Experiment, got an unknown one. "
+        "did you mean 'name'?"
+    ]
+
+
+def test_a_glob_begins_with_a_star():
+    @dataclasses.dataclass(frozen=True)
+    class Targets:
+        targets: tuple[str, ...] = ()
+
+    for given in ("targets=[*/query/kernel, '*/up/*']", "targets=['*/query/kernel', */up/*]"):
+        assert config.load(Targets, overrides=[given]).targets == ("*/query/kernel", "*/up/*")
