@@ -74,7 +74,7 @@ class CompareConfig:
 def compare(
     teacher: str | Model,
     student: str | Model,
-    tasks: Sequence[str] | None = None,
+    tasks: Sequence[str] | Mapping[str, tasks.Prompts] | None = None,
     out: str | Path | None = None,
     *,
     config: CompareConfig | None = None,
@@ -86,7 +86,8 @@ def compare(
     Args:
       teacher: a model, or what `load` takes.
       student: likewise.
-      tasks: names from `tasks.NAMES`, or `None`: see `CompareConfig`.
+      tasks: names from `tasks.NAMES`, or `None`: see `CompareConfig`; or prompts of your own by
+        name, which need no tokenizer.
       out: run folder for `report.html`, `comparison.json`, `metrics.jsonl` and what was run with;
         `None` writes nothing.
       config: further settings; its models and tasks are ignored.
@@ -98,7 +99,7 @@ def compare(
 
     Raises:
       ValueError: for models that cannot be loaded, tokenizers that differ, tasks that cannot be
-        asked with this tokenizer, and an `out` that is not empty.
+        asked with this tokenizer, prompts that do not fit, and an `out` that is not empty.
 
     Example:
       >>> compare("gpt2", "distilgpt2", ["ioi"], "runs/gpt2")  # doctest: +SKIP
@@ -112,21 +113,29 @@ def compare(
     if out is not None:
         files.refuse_nonempty(out, overwrite, marker=runs.MARKER)
     models = {"teacher": _loaded(teacher), "student": _loaded(student)}
-    comparison = measure_pair(models["teacher"], models["student"], config, progress=progress)
+    own = tasks if isinstance(tasks, Mapping) else None
+    comparison = measure_pair(**models, config=config, own=own, progress=progress)
     if out is not None:
         _write(comparison, config, Path(out), overwrite)
     return comparison
 
 
 def measure_pair(
-    teacher: Model, student: Model, config: CompareConfig, *, progress: bool | None = None
+    teacher: Model,
+    student: Model,
+    config: CompareConfig,
+    *,
+    own: Mapping[str, tasks.Prompts] | None = None,
+    progress: bool | None = None,
 ) -> dict[str, Any]:
     """The comparison of two loaded models as plain data; arguments as in `compare`.
+
+    `own` are prompts by name, of tasks that are not in `tasks.NAMES`.
 
     Example:
       >>> measure_pair(load("gpt2"), load("distilgpt2"), CompareConfig())  # doctest: +SKIP
     """
-    _refuse_other_tokenizer(teacher, student)
+    (_refuse_other_tokenizer if own is None else refuse_other_tokenizer)(teacher, student)
     check.known("replacement", config.replacement, ablate.REPLACEMENTS)
     check.integer("bootstrap", config.bootstrap, 1)
     check.integer("seed", config.seed, 0)
@@ -134,7 +143,10 @@ def measure_pair(
         check.finite(f"{role} {model.name}".strip(), model.params)
     settings = to_dict(config) | runs.environment()
     context = min(teacher.config.context, student.config.context)
-    prompts, refused = _prompts(config, teacher.tokenizer, context)
+    if own is None:
+        prompts, refused = _prompts(config, teacher.tokenizer, context)
+    else:
+        prompts, refused = _own(own, teacher, student, context), {}
     others = _others(student, teacher, config)
     costs = {"teacher": cost(teacher), "student": cost(student)}
     rows = [
@@ -172,6 +184,20 @@ def _prompts(
         raise check.fail("tasks", "one that these models can be asked", refused)
     alike = tasks.alike(list(found.values()), context)
     return dict(zip(found, alike, strict=True)), refused
+
+
+def _own(
+    own: Mapping[str, tasks.Prompts], teacher: Model, student: Model, context: int
+) -> dict[str, tasks.Prompts]:
+    """Prompts of one length that both models can be given."""
+    if not own:
+        raise check.fail("tasks", "at least one task", "none")
+    for name, prompts in own.items():
+        if name in tasks.NAMES:
+            raise check.fail("tasks", "names of your own for your own prompts", repr(name))
+        for model in (teacher, student):
+            prompts.validate(model.config.vocab, context, model.config.outputs or None)
+    return dict(zip(own, tasks.alike(list(own.values()), context), strict=True))
 
 
 def _task(
@@ -242,7 +268,9 @@ def _shifted(
     """What every model can still do when the task is asked in another way."""
     context = min(model.config.context for model in models.values())
     tokenizer, key = models["teacher"].tokenizer, jax.random.key(config.seed)
-    found, refused = tasks.shifted(name, tokenizer, config.count, key, context=context)
+    found, refused = {}, {}
+    if name in tasks.NAMES:
+        found, refused = tasks.shifted(name, tokenizer, config.count, key, context=context)
     batches = tasks.alike([plain, *found.values()], context)
     rows = []
     for shift, prompts in zip(("as asked", *found), batches, strict=True):
@@ -320,7 +348,7 @@ def _others(student: Model, teacher: Model, config: CompareConfig) -> dict[str, 
         source = "builtin:from-scratch"
     if source is not None:
         scratch = load(source)
-        _refuse_other_tokenizer(teacher, scratch)
+        refuse_other_tokenizer(teacher, scratch)
         others["from_scratch"] = scratch
     return others
 

@@ -299,3 +299,25 @@ def test_interrupted_leaves_nothing(
     with pytest.raises(KeyboardInterrupt):
         compare(teacher, student, TASKS, tmp_path / "run", config=SETTINGS)
     assert not list(tmp_path.iterdir())
+
+
+def test_prompts_of_ones_own_need_no_tokenizer(teacher: jc.Model, student: jc.Model):
+    prompts = jc.tasks.get("months", teacher.tokenizer, 6, jax.random.key(1))
+    bare = [model.replace(tokenizer=None, name="") for model in (teacher, student)]
+    few = CompareConfig(bootstrap=20)
+    found = compare(*bare, {"what I ask": prompts}, config=few, progress=False)
+    [row] = found["tasks"]
+    assert row["name"] == "what I ask" and row["count"] == 6
+    assert [shift["shift"] for shift in row["shifted"]] == ["as asked"]
+    right = jc.tasks.accuracy(
+        student.apply(
+            student.params, prompts.tokens, attention_mask=prompts.attention_mask,
+            answer_position=prompts.answer_position,
+        ).logits,
+        prompts,
+    )  # fmt: skip
+    assert row["behaviour"]["student"]["accuracy"] == pytest.approx(float(right.mean()))
+    with pytest.raises(ValueError, match="tasks: expected names of your own for your own prompts"):
+        compare(*bare, {"months": prompts})
+    with pytest.raises(ValueError, match=r"prompts.tokens: expected token ids below"):
+        compare(*bare, {"mine": dataclasses.replace(prompts, tokens=prompts.tokens + 9999)})

@@ -302,7 +302,8 @@ def to_hf(config: ModelConfig, extra: Mapping[str, Any] | None = None) -> dict[s
     if config.family not in _FAMILIES:
         raise check.fail("config.family", f"one of {sorted(_FAMILIES)}", repr(config.family))
     if config.sizes is not None:
-        raise check.fail("config.sizes", "layers of one size", "layers that differ")
+        hint = "form='padded' fills them up with zeros, form='native' keeps them"
+        raise check.fail("config.sizes", "layers of one size", "layers that differ", hint)
     if config.family == "llama" and config.width % config.heads:
         expected = f"a divisor of the width ({config.width}), as stock Llama demands"
         raise check.fail("config.heads", expected, config.heads)

@@ -101,6 +101,8 @@ def resolve(source: str | Path) -> Path:
       >>> resolve(folder) == Path(folder)
       True
     """
+    if not isinstance(source, str | Path):
+        raise check.fail("source", "a directory, a Hugging Face id or builtin:<name>", repr(source))
     text = str(source)
     if text.startswith(_BUILTIN):
         name = text.removeprefix(_BUILTIN)
