@@ -146,7 +146,7 @@ def settings(values: Mapping[str, Any]) -> list[tuple[str, str]]:
 
     Example:
       >>> settings({"tasks": ["ioi", "months"], "data": {"seed": 0, "text": {"rows": [1, 2]}}})
-      [('tasks', 'ioi, months'), ('data', 'seed 0, text.rows 1 2')]
+      [('tasks', 'ioi, months'), ('data', 'seed=0, text.rows=[1, 2]')]
     """
     return [(str(key), _plain(value)) for key, value in values.items() if key != "command"]
 
@@ -189,10 +189,10 @@ def _plain(value: Any) -> str:
 
 
 def _entries(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """`name value` of everything within, by dotted names."""
+    """`name=value` of everything within that says something, by dotted names."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _entries(value, f"{prefix}{key}.")
-        else:
-            text = " ".join(map(str, value)) if isinstance(value, list | tuple) else _plain(value)
-            yield f"{prefix}{key} {text}".rstrip()
+        elif value not in (None, "", [], ()):
+            text = f"[{_plain(value)}]" if isinstance(value, list | tuple) else _plain(value)
+            yield f"{prefix}{key}={text}"

@@ -90,26 +90,25 @@ def require(comparison: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 
 def overview(comparison: Mapping[str, Any]) -> Section:
-    """One row per task: same answers, the calibrated score, and the fates counted.
+    """One row per task: right and same answers, the calibrated score, and the fates counted.
 
     Example:
       >>> models = {"teacher": {"name": "a"}, "student": {"name": "b"}}
       >>> overview(models | {"tasks": [{"name": "ioi", "fate": {"kept": []}}]}).rows[0][5:]
       ('0', 'n/a', 'n/a', 'n/a')
     """
-    columns = ("task", "same answer", "alignment", "overlap", "against chance")
+    columns = ("task", "teacher right", "student right", "same answer", "alignment")
     fates = ("kept", "merged", "discarded", "brittle")
     rows = []
     for task in require(comparison):
-        chance = field(task, "alignment", "nulls", "permuted_influences", "overlap", "p")
+        right = (field(task, "behaviour", who, "accuracy") for who in ("teacher", "student"))
         counts = (field(task, "fate", kind) for kind in fates)
         rows.append(
             (
                 task["name"],
+                *map(_share, right),
                 _share(field(task, "behaviour", "agreement")),
                 number(field(task, "alignment", "calibrated", "value")),
-                number(field(task, "alignment", "overlap")),
-                p_value(chance),
                 *(NA if parts is None else count(len(parts)) for parts in counts),
             )
         )
