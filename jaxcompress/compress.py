@@ -70,19 +70,7 @@ def prune_gates(model: Model, config: PruneConfig, *, progress: bool = True) -> 
       >>> prune_gates(load("builtin:student"), config).heads.sum()
       np.float32(8.0)
     """
-    check.integer("rounds", config.rounds, 1)
-    check.known("criterion", config.criterion, (*prune.CRITERIA, "ablation", "learned"))
-    if not 0 <= config.sparsity < 1:
-        raise check.fail("sparsity", "a number in [0, 1)", config.sparsity)
-    for name in config.over:
-        check.known("over", name, [field.name for field in dataclasses.fields(Gates)])
-    if config.keep_circuit and "heads" not in config.over:
-        raise check.fail("over", "heads among what is removed, to keep a circuit's", config.over)
-    whole = not model.config.post_norm and {"attns", "mlps"} <= set(config.over)
-    if config.criterion == "angular_distance" and config.rounds > 1 and not whole:
-        # A layer of which something is left would be counted into the next round's runs.
-        expected = "1 for angular_distance, unless whole layers go, attns and mlps"
-        raise check.fail("rounds", expected, config.rounds)
+    _check(model, config)
     steps = cubic(config.sparsity, config.rounds)
     looked_at = config.criterion not in ("magnitude", "random", "learned")
     found, loss = batches(model, config.data) if looked_at else ([], prune.next_token)
@@ -105,6 +93,23 @@ def prune_gates(model: Model, config: PruneConfig, *, progress: bool = True) -> 
         )  # fmt: skip
         gone = share
     return gates
+
+
+def _check(model: Model, config: PruneConfig) -> None:
+    """Raises for settings that cannot be, whatever the scores."""
+    check.integer("rounds", config.rounds, 1)
+    check.known("criterion", config.criterion, (*prune.CRITERIA, "ablation", "learned"))
+    if not 0 <= config.sparsity < 1:
+        raise check.fail("sparsity", "a number in [0, 1)", config.sparsity)
+    for name in config.over:
+        check.known("over", name, [field.name for field in dataclasses.fields(Gates)])
+    if config.keep_circuit and "heads" not in config.over:
+        raise check.fail("over", "heads among what is removed, to keep a circuit's", config.over)
+    whole = not model.config.post_norm and {"attns", "mlps"} <= set(config.over)
+    if config.criterion == "angular_distance" and config.rounds > 1 and not whole:
+        # A layer of which something is left would be counted into the next round's runs.
+        expected = "1 for angular_distance, unless whole layers go, attns and mlps"
+        raise check.fail("rounds", expected, config.rounds)
 
 
 def _placed(model: Model, scores: Gates, kept: dict[str, Any]) -> Gates:
@@ -234,6 +239,7 @@ def prune_model(
     """
     files.refuse_nonempty(out, overwrite, marker=MARKER)
     model = load(source)
+    _check(model, config)
     found, loss = None, None
     if config.data.tasks or config.data.text:
         found, loss = batches(model, config.data, held_out=True)

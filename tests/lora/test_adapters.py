@@ -228,8 +228,8 @@ def test_wrong_adapters(key):
         lora.init(params, ["*"], rank=1, alpha=1, variant="lorra", key=key)
     with pytest.raises(ValueError, match="alpha: expected a number above 0"):
         lora.init(params, ["*"], rank=1, alpha=0, key=key)
-    with pytest.raises(ValueError, match="key: expected a typed jax PRNG key, got int"):
-        lora.init(params, ["*"], rank=1, alpha=1, key=0)
+    with pytest.raises(ValueError, match="key: expected a typed jax PRNG key, got uint32"):
+        lora.init(params, ["*"], rank=1, alpha=1, key=jax.random.key_data(key))
     with pytest.raises(ValueError, match=r"targets: expected globs .* no parameter .* `rule`"):
         lora.init({"w": jnp.ones((2, 2))}, ["w"], rank=1, alpha=1, key=key)
     adapter = examples.adapter(params, RANKS)
