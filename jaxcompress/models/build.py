@@ -14,6 +14,7 @@ from jaxcompress import check, tree
 from jaxcompress.models import transformer
 from jaxcompress.models.config import ModelConfig
 from jaxcompress.models.edges import Edges
+from jaxcompress.models.values import in_range
 from jaxcompress.types import Output
 
 __all__ = ["Model", "create", "shapes"]
@@ -29,45 +30,10 @@ def _bind_apply(config: ModelConfig) -> Callable[..., Any]:
 
     @functools.wraps(transformer.apply)
     def apply(params: Any, tokens: Any, *, taps: Sequence[str] = (), **options: Any) -> Output:
-        _check_values(config, tokens, **options)
+        in_range(config, tokens, **options)
         return compiled(params, tokens, taps=check.listed("taps", taps), **options)
 
     return apply
-
-
-def _check_values(
-    config: ModelConfig,
-    tokens: Any,
-    *,
-    attention_mask: Any = None,
-    answer_position: Any = None,
-    answer_tokens: Any = None,
-    **_: Any,
-) -> None:
-    """Raises for indices out of range, which XLA would wrap, clamp or turn into NaN."""
-    length = np.shape(tokens)[-1:]
-    real = None
-    if _known(attention_mask):
-        real = np.asarray(attention_mask)
-        if not np.isin(real, (0, 1)).all():
-            raise check.fail("attention_mask", "1 on tokens and 0 on padding", np.unique(real))
-    ranges = {"tokens": (tokens, config.vocab)}
-    ranges |= {"answer_position": (answer_position, *length)}
-    ranges |= {"answer_tokens": (answer_tokens, config.outputs or config.vocab)}
-    for name, (given, stop) in ranges.items():
-        if _known(given):
-            values = np.asarray(given)
-            if name == "tokens" and real is not None and real.shape == values.shape:
-                values = values[real != 0]
-            if values.size and not 0 <= values.min() <= values.max() < stop:
-                got = f"{values.min()} to {values.max()}"
-                raise check.fail(name, f"integers in [0, {stop})", got)
-
-
-def _known(values: Any) -> bool:
-    """Whether there are values, and here: not traced, nor on another host."""
-    given = values is not None and not isinstance(values, jax.core.Tracer)
-    return given and getattr(values, "is_fully_addressable", True)
 
 
 @functools.cache

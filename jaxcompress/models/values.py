@@ -1,0 +1,68 @@
+"""Whether what a forward is given is there to be looked up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from jax.core import Tracer
+
+from jaxcompress import check
+from jaxcompress.models.config import ModelConfig
+
+__all__ = ["in_range"]
+
+
+def in_range(
+    config: ModelConfig,
+    tokens: Any,
+    *,
+    attention_mask: Any = None,
+    answer_position: Any = None,
+    answer_tokens: Any = None,
+    **_: Any,
+) -> None:
+    """Raises for indices out of range, which XLA would wrap, clamp or turn into NaN.
+
+    Args:
+      config: of the model.
+      tokens: as in `transformer.apply`, and so are the others.
+      attention_mask: what it hides may be any number.
+      answer_position: within the prompt.
+      answer_tokens: of the model's outputs.
+      **_: what else a forward is given.
+
+    Raises:
+      ValueError: for values that are known, not traced; naming the argument.
+
+    Example:
+      >>> config = ModelConfig(family="gpt2", layers=2, heads=2, kv_heads=2, head_dim=4, width=8,
+      ...                      neurons=16, vocab=11, context=5)
+      >>> in_range(config, [[3, 11]])
+      Traceback (most recent call last):
+      ...
+      ValueError: tokens: expected integers in [0, 11), got 3 to 11
+    """
+    length = np.shape(tokens)[-1:]
+    real = None
+    if _known(attention_mask):
+        real = np.asarray(attention_mask)
+        if not np.isin(real, (0, 1)).all():
+            raise check.fail("attention_mask", "1 on tokens and 0 on padding", np.unique(real))
+    ranges = {"tokens": (tokens, config.vocab)}
+    ranges |= {"answer_position": (answer_position, *length)}
+    ranges |= {"answer_tokens": (answer_tokens, config.outputs or config.vocab)}
+    for name, (given, stop) in ranges.items():
+        if _known(given):
+            values = np.asarray(given)
+            if name == "tokens" and real is not None and real.shape == values.shape:
+                values = values[real != 0]
+            if values.size and not 0 <= values.min() <= values.max() < stop:
+                got = f"{values.min()} to {values.max()}"
+                raise check.fail(name, f"integers in [0, {stop})", got)
+
+
+def _known(values: Any) -> bool:
+    """Whether there are values, and here: not traced, nor on another host."""
+    given = values is not None and not isinstance(values, Tracer)
+    return given and getattr(values, "is_fully_addressable", True)
