@@ -132,7 +132,8 @@ def faithfulness(
       A `Curve` with one entry per circuit.
 
     Raises:
-      ValueError: for an empty list, and as `attribute`.
+      ValueError: for an empty list, circuits or scores of a model with other nodes or edges, and
+        as `attribute`.
 
     Reference:
       Mueller et al. 2025 (arXiv 2504.13151, MIB, section 3: sizes, CPR and CMD); Wang et al. 2022
@@ -171,6 +172,8 @@ def faithfulness(
 def _values(model, prompts, circuits, options, progress) -> tuple[np.ndarray, ...]:
     """(circuit, prompt) metric, and (prompt,) metric of the clean run and of the empty circuit."""
     function = get_metric(options["metric"])
+    for graph in {circuit.graph for circuit in circuits}:
+        graph.require(model.config)
     shapes = {circuit.mask.shape for circuit in circuits}
     if len(shapes) > 1 or next(iter(shapes))[-2:] != model.edges.shape:
         raise check.fail("circuits", f"masks of one shape {model.edges.shape}", sorted(shapes))

@@ -62,6 +62,23 @@ class Graph:
         sizes = tuple((size.heads, size.kv_heads, size.neurons) for size in config.layer_sizes)
         return cls(config.layers, config.heads, config.kv_heads, sizes, config.parallel)
 
+    def require(self, config: Any) -> None:
+        """A `ValueError` unless a model has these nodes and edges; MLPs may have other sizes.
+
+        Args:
+          config: of the model, a `ModelConfig`.
+
+        Example:
+          >>> from jaxcompress.models.config import ModelConfig
+          >>> config = ModelConfig(family="gpt2", layers=1, heads=2, kv_heads=2, head_dim=4,
+          ...                      width=8, neurons=16, vocab=11, context=5)
+          >>> Graph(1, 2, 2, ((2, 2, 8),)).require(config)
+        """
+        other = Graph.of(config)
+        if self.receivers != other.receivers or not np.array_equal(self.valid, other.valid):
+            hint = "find the circuit in this model: shrinking renumbers heads and layers"
+            raise check.fail("circuit", f"one in the model's {other}", f"one in {self}", hint)
+
     @property
     def shape(self) -> tuple[int, int]:
         """(receivers, senders)."""

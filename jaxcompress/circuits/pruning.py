@@ -238,7 +238,8 @@ def path_patching(
       A smaller circuit, without dead ends.
 
     Raises:
-      ValueError: for a circuit whose metric is not above 0.
+      ValueError: for a circuit of a model with other nodes or edges, and one whose metric is not
+        above 0.
 
     Reference:
       Lan, Torr and Barez 2023 (arXiv 2311.04131), section 3; Goldowsky-Dill et al. 2023 (arXiv
@@ -254,6 +255,7 @@ def path_patching(
     places = np.argwhere(circuit.flat)
     if not len(places):
         raise check.fail("circuit", "at least one edge", "none")
+    circuit.graph.require(model.config)
     runs = _Runs(model, prompts, metric, replacement, memory)
     masks = np.repeat(circuit.flat[None].astype(np.float32), len(places) + 1, axis=0)
     masks[(np.arange(len(places)), *places.T)] = 0

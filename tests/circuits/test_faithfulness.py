@@ -8,6 +8,7 @@ import functools
 import numpy as np
 import pytest
 
+from jaxcompress import prune
 from jaxcompress.circuits import (
     SHARES,
     Circuit,
@@ -17,8 +18,10 @@ from jaxcompress.circuits import (
     completeness,
     faithfulness,
     minimality,
+    path_patching,
     smallest,
 )
+from jaxcompress.models import Gates
 from tests.circuits import examples
 
 pytestmark = pytest.mark.slow
@@ -127,12 +130,34 @@ def test_a_task_that_the_model_cannot_do():
     ("circuits", "message"),
     [
         ([], "circuits: expected at least one"),
-        (Circuit(Graph(1, 1, 1, ((1, 1, 1),)), np.ones((5, 3), bool)), "circuits: expected masks"),
+        (Circuit(GRAPH, np.ones((5, 3), bool)), "circuits: expected masks"),
     ],
 )
 def test_bad_input(circuits, message):
     with pytest.raises(ValueError, match=message):
         faithfulness(examples.gpt2(), examples.prompts(), circuits)
+
+
+@pytest.mark.parametrize(
+    "measured",
+    [
+        faithfulness,
+        completeness,
+        minimality,
+        path_patching,
+        lambda model, prompts, circuit: smallest(model, prompts, scores()),
+    ],
+    ids=("faithfulness", "completeness", "minimality", "path_patching", "smallest"),
+)
+def test_circuits_of_a_model_with_other_heads(measured, tmp_path):
+    model = examples.gpt2()
+    small = prune.shrink(model, Gates.off(model.config, heads=[(0, 0)]))
+    assert Graph.of(small.config).shape == GRAPH.shape  # padded to the other layer's heads
+    circuit = Circuit.load(Circuit.of(GRAPH, ["embed->logits"]).save(tmp_path / "circuit.json"))
+    with pytest.raises(ValueError, match="circuit: expected one in the model's Graph.*shrinking"):
+        measured(small, examples.prompts(), circuit)
+    narrow = prune.shrink(model, Gates.off(model.config, neurons=[(0, 0)]))
+    GRAPH.require(narrow.config)
 
 
 def test_memory():
