@@ -92,7 +92,7 @@ def run(config: Config) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dic
             row, same = row | {"cmd": cmd}, alike.get(name, scores)
             rows.append(row | {k: circuits.rank_correlation(same, v) for k, v in exact.items()})
             found[f"{task}, {name}"] = circuit
-            points = zip(np.log10(curve.shares), curve.faithfulness, strict=True)
+            points = zip(curve.shares, curve.faithfulness, strict=True)
             sizes += [about | {"share": float(x), "faithfulness": float(y)} for x, y in points]
     return rows, sizes, found
 
@@ -116,7 +116,7 @@ def main() -> None:
         runs.log(folder, **row)
     png = curves(
         sizes, x="share", y="faithfulness", by="method", panel="task", control=RANDOM,
-        xlabel="log10 of the share of edges kept", ylabel="faithfulness",
+        xlabel="share kept, helpful first", ylabel="faithfulness", logx=True, target=config.target,
     )  # fmt: skip
     columns = ("task", "method", "edges", "share", "kept, held out", "CPR", "CMD",
                *(f"ranks: {way}" for way in WAYS))  # fmt: skip
@@ -136,7 +136,7 @@ def main() -> None:
             one.save(folder.directory / f"{stem}.json")
     page = experiment_page(
         f"Circuits of {config.model}",
-        figures=[figure(png, "Faithfulness by share of edges", "Most helpful first."), *drawings],
+        figures=[figure(png, "Faithfulness by size", "Line across: the target."), *drawings],
         tables={wanted: Section(columns, text, note)},
         config=configs.to_dict(config),
     )

@@ -26,6 +26,8 @@ def curves(
     xlabel: str = "",
     ylabel: str = "",
     control: str | None = None,
+    logx: bool = False,
+    target: float | None = None,
 ) -> bytes:
     """Means over repeats with the range from the lowest to the highest as a band.
 
@@ -38,6 +40,8 @@ def curves(
       xlabel: with the unit.
       ylabel: with the unit.
       control: the line that is drawn grey and dashed.
+      logx: x are shares, on a logarithmic axis in percent.
+      target: of the measure, a thin line across.
 
     Returns:
       A PNG; a line of text if there are no rows.
@@ -63,15 +67,21 @@ def curves(
             chosen = [r for r in rows if r[by] == line and (panel is None or r[panel] == name)]
             _line(axes, chosen, x, y, line, _style(i, line == control))
         tidy(axes, grid="y")
+        if logx:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
+        if target is not None:
+            axes.axhline(target, color=GREY, linewidth=0.8, zorder=1)
         axes.set_xlabel(xlabel or x, size=SIZE, color=INK)
         axes.set_title("" if name is None else str(name), size=SIZE + 1, color=INK, loc="left")
     for row in grid:
         row[0].set_ylabel(ylabel or y, size=SIZE, color=INK)
-    handles, labels = grid.flat[0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="lower center", ncols=4, fontsize=SIZE, frameon=False,
-        bbox_to_anchor=(0.5, 1.0), labelcolor=INK,
-    )  # fmt: skip
+    if len(lines) > 1:
+        handles, labels = grid.flat[0].get_legend_handles_labels()
+        figure.legend(
+            handles, labels, loc="lower center", ncols=4, fontsize=SIZE, frameon=False,
+            bbox_to_anchor=(0.5, 1.0), labelcolor=INK,
+        )  # fmt: skip
     figure.tight_layout()
     return png(figure)
 

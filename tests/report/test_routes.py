@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from jaxcompress.report.curves import curves
 from jaxcompress.report.drawing import png_size
 from jaxcompress.report.grids import grids
 from jaxcompress.report.readings import falls, least
@@ -26,6 +27,20 @@ def test_falls_between_shares():
     assert falls(rows([1.0, 0.75, 0.25]), share="share", value="value", below=0.5) == 0.375
     assert falls(rows([1.0, 0.75]), share="share", value="value", below=0.5) is None
     assert falls(rows([0.2, 0.1]), share="share", value="value", below=0.5) == 0.0
+
+
+def test_curves_over_shares_have_an_axis_in_percent_and_a_target(monkeypatch):
+    figures = []
+    monkeypatch.setattr("jaxcompress.report.curves.png", lambda one: figures.append(one) or b"")
+    made = [{"share": share, "kept": share, "by": "circuit"} for share in (0.001, 0.1, 1.0)]
+    curves(made, x="share", y="kept", by="by", logx=True, target=0.8)
+    (figure,) = figures
+    (axes,) = figure.axes
+    assert axes.get_xscale() == "log"
+    labels = [label.get_text() for label in axes.get_xticklabels()]
+    assert {"0.1 %", "1 %", "10 %", "100 %"} <= set(labels)
+    assert [0.8, 0.8] in [list(line.get_ydata()) for line in axes.lines]
+    assert not figure.legends  # a single line needs no name
 
 
 def test_grids_grow_with_their_panels():
