@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxcompress import check, circuits, files, runs, tasks
 from jaxcompress import config as configs
+from jaxcompress.circuits.scores import helpful
 from jaxcompress.io.huggingface import load
 from jaxcompress.models import Model
 from jaxcompress.report.circuit import circuit_png, circuit_svg, svg_figure
@@ -178,17 +179,18 @@ def _where(
     length = int(same.attention_mask[0].sum())
     inside = [name for name in scores.graph.senders if name in set(found.nodes)]
     columns = [scores.graph.senders.index(name) for name in inside]
-    values = scores.values[:length, columns].T
+    values = scores.importance[:length, columns].T
     strongest = np.sort(np.argsort(-np.abs(values).max(axis=1))[:_NODES])
     words = [model.tokenizer.decode([int(i)]).strip() for i in same.tokens[0][:length]]
-    title = "change of the metric"
+    title = "how much it helps"
     drawn = grids(
         {title: values[strongest]}, columns={title: words},
         rows=[inside[i] for i in strongest], ylabel="",
     )  # fmt: skip
     said = (
-        "By EAP-IG, if what the node writes at that word came from the corrupted prompt; "
-        f"mean over {len(rows)} prompts with the same words changed. The words are of the first."
+        "By EAP-IG, what is lost if what the node writes at that word came from the corrupted "
+        f"prompt; mean over {len(rows)} prompts with the same words changed. The words are of the "
+        "first."
     )
     return figure(drawn, f"Where in the prompt the {len(strongest)} strongest nodes work.", said)
 
@@ -247,28 +249,47 @@ def _roles(model: Model, found: circuits.Circuit, config: CircuitConfig) -> list
     return [row for row in named if row["node"] in inside]
 
 
-def _page(found, record, curve, where, config) -> str:
+def _chosen(record, config) -> str:
+    """Why the circuit has the size that it has."""
+    if record["warning"]:
+        return "those that help most"
+    if config.edges is not None:
+        return f"of the {config.edges} asked for, those on a path"
+    goal = f"{config.target:.0%} of the metric, with {config.errors:g} standard errors to spare"
+    if record["edges"] == record["possible"]:
+        return f"as no smaller circuit keeps {goal}, on prompts only for this choice"
+    return f"the smallest size tried that keeps {goal}, on prompts only for this choice"
+
+
+def _summary(record, config) -> list[str]:
     lines = [record["warning"]] if record["warning"] else []
     lines.append(
         f"{record['edges']} of {record['possible']} edges ({record['share']:.1%}) between "
-        f"{len(record['nodes'])} nodes, by {config.method}."
+        f"{len(record['nodes'])} nodes, by {config.method}: {_chosen(record, config)}."
     )
     if record["faithfulness"] is not None:
-        gaps = record["completeness"]
         lines.append(
             f"On other prompts the circuit alone keeps {record['faithfulness']:.1%} "
-            f"(± {1.96 * record['error']:.1%}) of the {config.metric.replace('_', ' ')} "
-            f"({record['clean']:.2f} clean, "
+            f"(± {1.96 * record['error']:.1%}, 95 % interval) of the "
+            f"{config.metric.replace('_', ' ')} ({record['clean']:.2f} clean, "
             f"{record['corrupted']:.2f} corrupted); the model without the circuit keeps "
-            f"{gaps['without']:.1%}."
+            f"{record['completeness']['without']:.1%}."
         )
+    return lines
+
+
+def _page(found, record, curve, where, config) -> str:
     svg = circuit_svg(found)
-    caption = "An edge is as wide as the metric would change if it carried the corrupted run."
+    caption = (
+        "An edge is as wide as the metric would change if it carried the corrupted run. Everywhere "
+        "on this page, blue or above 0 helps: without it the metric gets worse. Red or below 0 "
+        "hurts."
+    )
     alt = f"Circuit of {record['model']} for {record['task']}: {record['edges']} edges."
     figures = [svg_figure(svg, alt, caption), *([where] if where else [])]
     tables = {}
     if curve is not None:
-        figures.append(_curve(curve))
+        figures.append(_curve(curve, config.target))
         cells = [
             (f"{s:.1%}", str(n), f"{f:.1%}", f"{m:.3f}")
             for s, n, f, m in zip(
@@ -290,22 +311,31 @@ def _page(found, record, curve, where, config) -> str:
             "only; by the weights, the share of tokens that it copies."
         )
         tables["What its heads look at"] = Section(("head", *_ROLES.values()), tuple(cells), note)
-    rows = tuple((name, f"{value:+.3f}") for name, value in record["top"])
-    note = "Change of the metric if the edge is corrupted."
-    tables["Strongest edges"] = Section(("edge", "score"), rows, note)
+    rows = tuple(
+        (name, f"{helpful(value, config.metric):+.3f}", "yes" if name in found.edges else "no")
+        for name, value in record["top"]
+    )
+    note = (
+        "How much it helps: what is lost if the edge is corrupted. <q>, <k> and <v> are the query, "
+        "key and value of a head."
+    )
+    columns = ("edge", "how much it helps", "in the circuit")
+    tables["Strongest edges"] = Section(columns, rows, note)
     return experiment_page(
         f"Circuit of {record['model']} for {record['task']}",
-        summary=lines, figures=figures, tables=tables, config=configs.to_dict(config),
+        summary=_summary(record, config), figures=figures, tables=tables,
+        config=configs.to_dict(config),
     )  # fmt: skip
 
 
-def _curve(curve: Any) -> Any:
+def _curve(curve: Any, target: float) -> Any:
     rows = [
-        {"share": float(np.log10(s)), "faithfulness": float(f), "by": "circuit"}
+        {"share": float(s), "faithfulness": float(f), "by": "circuit"}
         for s, f in zip(curve.shares, curve.faithfulness, strict=True)
     ]
     drawn = curves(
         rows, x="share", y="faithfulness", by="by",
-        xlabel="log10 of the share of edges", ylabel="faithfulness",
+        xlabel="share of edges", ylabel="faithfulness", logx=True, target=target,
     )  # fmt: skip
-    return figure(drawn, "Faithfulness against the share of edges kept.")
+    said = "Of circuits of the most helpful edges; the line across is the target."
+    return figure(drawn, "Faithfulness against the share of edges kept.", said)

@@ -19,8 +19,10 @@ pytestmark = pytest.mark.slow
 SMALL = CircuitConfig(task="months", count=4, method="eap", edges=40)
 
 
-def test_a_circuit_in_a_folder(tmp_path):
-    out = tmp_path / "circuit"
+def test_a_circuit_in_a_folder(tmp_path, monkeypatch):
+    out, maps = tmp_path / "circuit", []
+    drawn = mechanism.grids
+    monkeypatch.setattr(mechanism, "grids", lambda *a, **k: maps.append(a[0]) or drawn(*a, **k))
     found = circuit("builtin:student", out, SMALL)
     names = {path.name for path in out.iterdir()}
     assert {"circuit.json", "circuit.svg", "circuit.png", "report.html", "run.json"} <= names
@@ -34,6 +36,8 @@ def test_a_circuit_in_a_folder(tmp_path):
     assert "data:image/svg+xml" in page
     assert "On other prompts" in page
     assert "Where in the prompt" in page
+    ((_, values),) = maps[0].items()
+    assert values.flat[np.abs(values).argmax()] > 1  # what the task needs, not what it loses
     assert "What its heads look at" in page
     assert f"CMD {found['cmd']:.3f}" in page
     heads = [node for node in found["nodes"] if ".h" in node]

@@ -9,7 +9,19 @@ import numpy as np
 
 from jaxcompress.circuits.graph import Graph
 
-__all__ = ["Scores"]
+__all__ = ["Scores", "helpful"]
+
+
+def helpful(values: Any, metric: str) -> Any:
+    """Changes of a metric with the sign of help: positive is what the task needs.
+
+    Metrics such as the logit difference are to be high, a divergence is to be low.
+
+    Example:
+      >>> helpful(-2.0, "logit_difference"), helpful(-2.0, "kl")
+      (2.0, -2.0)
+    """
+    return values if metric == "kl" else -values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,11 +50,8 @@ class Scores:
 
     @property
     def importance(self) -> np.ndarray:
-        """The values with the sign of help: positive is what the task needs.
-
-        Metrics such as the logit difference are to be high, a divergence is to be low.
-        """
-        return self.values if self.metric == "kl" else -self.values
+        """The values with the sign of help, see `helpful`."""
+        return helpful(self.values, self.metric)
 
     def top(self, count: int = 10) -> list[tuple[str, float]]:
         """The `count` edges or nodes of largest absolute value, by name.

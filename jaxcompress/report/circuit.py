@@ -15,24 +15,28 @@ from matplotlib.patches import FancyBboxPatch, PathPatch
 from matplotlib.path import Path
 
 from jaxcompress.circuits.circuit import Circuit
-from jaxcompress.report.drawing import GREY, INK, SIZE, STUDENT, TEACHER, canvas, message, png
+from jaxcompress.circuits.scores import helpful
+from jaxcompress.report.drawing import GREY, INK, SIZE, canvas, message, png
 
 __all__ = ["circuit_png", "circuit_svg", "svg_figure"]
 
 EDGES = 120  # more are a grey cloud
+_HELPS, _HURTS = "#2166ac", "#b2182b"  # the blue and the red of heat maps
 _STYLES = {"q": "-", "k": (0, (4, 1.5)), "v": (0, (1, 1)), "": "-"}
+_INTO = {"q": "query, MLP or logits", "k": "key", "v": "value"}
 _WIDE, _HIGH = 0.62, 0.3  # of a box, in inches
 _STEP_X, _STEP_Y = 0.82, 0.78
 _PORTS = {"q": -0.2, "k": 0.0, "v": 0.2, "": 0.0}
 
 
 class _Drawn(NamedTuple):
-    """An edge to be drawn: names of nodes, the port it enters by, its score."""
+    """An edge to be drawn: names of nodes, the port it enters by, its score, and what that says."""
 
     sender: str
     node: str
     port: str
     score: float
+    colour: str
 
 
 def circuit_png(circuit: Circuit, *, edges: int = EDGES) -> bytes:
@@ -51,8 +55,9 @@ def circuit_png(circuit: Circuit, *, edges: int = EDGES) -> bytes:
 def circuit_svg(circuit: Circuit, *, edges: int = EDGES) -> bytes:
     """The graph of a circuit: embedding below, logits on top, a row for the heads of each layer.
 
-    An edge is as wide as its score is large; blue ones help, orange ones hurt. Edges into queries
-    are solid, into keys dashed, into values dotted, and enter a head left, in the middle, right.
+    An edge is as wide as its score is large; blue ones help, red ones hurt, without scores they are
+    black. Edges into keys are dashed, into values dotted, others solid; queries, keys and values
+    enter a head left, in the middle, right.
 
     Args:
       circuit: with or without scores; positions are added up.
@@ -101,10 +106,7 @@ def _edges(circuit: Circuit, count: int) -> tuple[list[_Drawn], int]:
     scores = circuit.mask.astype(float) if circuit.scores is None else circuit.scores
     scores = np.where(circuit.mask, scores, 0.0)
     scores = scores.sum(axis=0) if scores.ndim == 3 else scores
-    # Scores are what is lost: an edge that helps has a negative one.
-    scores = (
-        -scores if circuit.scores is not None and circuit.about.get("metric") != "kl" else scores
-    )
+    scores = helpful(scores, circuit.about.get("metric", ""))
     places = np.argwhere(circuit.flat)
     order = sorted(range(len(places)), key=lambda i: -abs(scores[tuple(places[i])]))
     drawn = []
@@ -117,7 +119,8 @@ def _edges(circuit: Circuit, count: int) -> tuple[list[_Drawn], int]:
         inside = [node for node in readers if node in circuit.nodes]
         nodes = inside or readers or [receiver]
         score = float(scores[tuple(places[i])])
-        drawn += [_Drawn(sender, node, port, score) for node in nodes]
+        colour = INK if circuit.scores is None else _HELPS if score >= 0 else _HURTS
+        drawn += [_Drawn(sender, node, port, score, colour) for node in nodes]
     return drawn, max(len(places) - count, 0)
 
 
@@ -158,8 +161,8 @@ def _draw(drawn: list[_Drawn], left: int) -> Any:
     xs, ys = zip(*places.values(), strict=True)
     margin, legend = 0.6, 0.62
     low, high = min(xs) - margin, max(xs) + margin
-    if high - low < 5.2:  # room for the legend
-        low, high = (low + high) / 2 - 2.6, (low + high) / 2 + 2.6
+    if high - low < 5.8:  # room for the legend
+        low, high = (low + high) / 2 - 2.9, (low + high) / 2 + 2.9
     width, height = high - low, max(ys) + 0.7 + legend
     figure = canvas(width, height)
     axes = figure.add_axes((0, 0, 1, 1))
@@ -171,7 +174,7 @@ def _draw(drawn: list[_Drawn], left: int) -> Any:
         _edge(axes, places[edge.sender], places[edge.node], edge, abs(edge.score) / most)
     for node, (x, y) in places.items():
         _box(axes, node, x, y, {edge.port for edge in drawn if edge.node == node})
-    _legend(axes, (low + high) / 2, most, left)
+    _legend(axes, (low + high) / 2, drawn, left)
     return figure
 
 
@@ -184,7 +187,7 @@ def _edge(axes: Any, start: Any, end: Any, edge: _Drawn, strength: float) -> Non
     axes.add_patch(
         PathPatch(
             path, fill=False, linewidth=0.5 + 4 * strength, linestyle=_STYLES[edge.port],
-            edgecolor=TEACHER if edge.score >= 0 else STUDENT, alpha=0.35 + 0.6 * strength,
+            edgecolor=edge.colour, alpha=0.35 + 0.6 * strength,
         )
     )  # fmt: skip
 
@@ -197,9 +200,7 @@ def _box(axes: Any, node: str, x: float, y: float, ports: set[str]) -> None:
             zorder=3,
         )
     )  # fmt: skip
-    label = re.sub(r"a(\d+)\.h(\d+)", r"\1.\2", node)
-    label = re.sub(r"m(\d+)", r"MLP \1", label)
-    axes.text(x, y + 0.02, label, ha="center", va="center", size=SIZE + 1, color=INK, zorder=4)
+    axes.text(x, y + 0.02, node, ha="center", va="center", size=SIZE + 1, color=INK, zorder=4)
     for port in ports - {""}:
         axes.text(
             x + _PORTS[port], y - _HIGH / 2 + 0.045, port, ha="center", va="center",
@@ -207,14 +208,16 @@ def _box(axes: Any, node: str, x: float, y: float, ports: set[str]) -> None:
         )  # fmt: skip
 
 
-def _legend(axes: Any, middle: float, most: float, left: int) -> None:
+def _legend(axes: Any, middle: float, drawn: list[_Drawn], left: int) -> None:
+    """What the colours and lines mean that are drawn."""
     lines = [
-        Line2D([], [], color=TEACHER, linewidth=2.5, label="helps"),
-        Line2D([], [], color=STUDENT, linewidth=2.5, label="hurts"),
-        *(
-            Line2D([], [], color=GREY, linewidth=1.6, linestyle=_STYLES[port], label=f"into {name}")
-            for port, name in (("q", "query"), ("k", "key"), ("v", "value"))
-        ),
+        Line2D([], [], color=colour, linewidth=2.5, label=label)
+        for colour, label in ((_HELPS, "helps"), (_HURTS, "hurts"))
+        if colour in {edge.colour for edge in drawn}
+    ] + [
+        Line2D([], [], color=GREY, linewidth=1.6, linestyle=_STYLES[port], label=f"into {name}")
+        for port, name in _INTO.items()
+        if _STYLES[port] in {_STYLES[edge.port] for edge in drawn}
     ]
     bottom = axes.get_ylim()[0]
     axes.legend(
@@ -223,5 +226,6 @@ def _legend(axes: Any, middle: float, most: float, left: int) -> None:
         borderaxespad=0.0, handlelength=2.4, columnspacing=1.4,
     )  # fmt: skip
     more = f"; {left} weaker edges are not drawn" if left else ""
-    text = f"Layer.head; widest edge: {most:.3g}{more}."
+    most = max(abs(edge.score) for edge in drawn)
+    text = f"a0.h2: layer 0, head 2; m1: MLP of layer 1; widest edge: {most:.3g}{more}."
     axes.text(middle, bottom + 0.1, text, ha="center", va="center", size=SIZE, color=GREY)
