@@ -44,12 +44,9 @@ def _wide(spec: str, x: jax.Array, y: jax.Array) -> jax.Array:
 
 def _tangent(spec, primals, tangents):
     (x, y), (dx, dy) = primals, tangents
-    slope = jnp.zeros((), x.dtype)
-    if not isinstance(dx, SymbolicZero):
-        slope += einsum(spec, dx, y)
-    if not isinstance(dy, SymbolicZero):
-        slope += einsum(spec, x, dy)
-    return _wide(spec, x, y), slope.astype(jnp.float32)
+    parts = [] if isinstance(dx, SymbolicZero) else [einsum(spec, dx, y)]
+    parts += [] if isinstance(dy, SymbolicZero) else [einsum(spec, x, dy)]
+    return _wide(spec, x, y), functools.reduce(jnp.add, parts).astype(jnp.float32)
 
 
 _wide.defjvp(_tangent, symbolic_zeros=True)
