@@ -47,12 +47,15 @@ __all__ = [
 ]
 
 
+_MODELS = ("teacher", "student")
+
+
 def compare(
     teacher: Positional[str],
     student: Positional[str],
     overrides: Annotated[
         Positional[tuple[str, ...]],
-        overrides_of(CompareConfig, "count=32 tasks=[ioi,induction]"),
+        overrides_of(CompareConfig, "count=32 tasks=[ioi,induction]", _MODELS),
     ] = (),
     /,
     *,
@@ -76,7 +79,7 @@ def compare(
     Example:
       >>> main(["compare", "builtin:teacher", "builtin:student", "count=32"])  # doctest: +SKIP
     """
-    settings = recipe.of(CompareConfig, overrides)
+    settings = recipe.of(CompareConfig, overrides, _MODELS)
     minima = minima_of(require)
     measured = settings.faithfulness or "faithfulness" in minima
     settings = dataclasses.replace(settings, faithfulness=measured)
@@ -154,7 +157,7 @@ def circuit(
     model: Positional[str],
     overrides: Annotated[
         Positional[tuple[str, ...]],
-        overrides_of(CircuitConfig, "target=0.9 method=eap replacement=mean"),
+        overrides_of(CircuitConfig, "target=0.9 method=eap replacement=mean", ("task",)),
     ] = (),
     /,
     *,
@@ -176,7 +179,8 @@ def circuit(
     Example:
       >>> main(["circuit", "builtin:teacher", "--task", "ioi"])  # doctest: +SKIP
     """
-    settings = recipe.of(CircuitConfig, (*overrides, f"task={task}"))
+    settings = recipe.of(CircuitConfig, overrides, ("task",))
+    settings = dataclasses.replace(settings, task=task)
     found = find_circuit(model, out, settings, overwrite=overwrite)
     if found["warning"]:
         print(found["warning"])

@@ -13,12 +13,14 @@ import tyro
 from jaxcompress import check, files, runs, tasks
 from jaxcompress import config as configs
 from jaxcompress import lora as lora_trees
+from jaxcompress.circuits import METHODS
 from jaxcompress.compare import compare
 from jaxcompress.compress import PruneConfig, prune_model
 from jaxcompress.finetune import DistillConfig, LoraConfig, adapt, distil
 from jaxcompress.io import export, peft, provenance
 from jaxcompress.io.huggingface import load, resolve
 from jaxcompress.models import Model
+from jaxcompress.prune import CRITERIA
 from jaxcompress.report.tables import compare_table
 
 __all__ = ["Recipe", "Written", "convert", "distill", "lora", "overrides_of", "prune"]
@@ -27,18 +29,33 @@ Positional = tyro.conf.Positional
 OmitPrefix = tyro.conf.OmitArgPrefixes
 
 
-def overrides_of(cls: type, examples: str) -> Any:
+# What docstrings call by a name of Python, for who reads them in a shell.
+_SPELT_OUT = {
+    "`prune.CRITERIA`": ", ".join(CRITERIA),
+    "`circuits.METHODS`": ", ".join(METHODS),
+    "`tasks.METRICS`": ", ".join(tasks.METRICS),
+    "`tasks.NAMES`": ", ".join(tasks.NAMES),
+    "`DistillConfig`": "`jaxcompress distill`",
+    "`io.save`": "`jaxcompress convert --help`",
+}
+
+
+def overrides_of(cls: type, examples: str, given: Sequence[str] = ()) -> Any:
     """The help of a command's overrides: some of them, then all settings with their defaults.
 
     Args:
       cls: of the settings.
       examples: such as `count=32`.
+      given: settings that are arguments of the command.
 
     Example:
       >>> overrides_of(LoraConfig, "rank=4").help.splitlines()[0]
       'settings as key=value, such as rank=4. All there are, with their defaults:'
     """
-    settings = configs.described(cls)
+    told = configs.described(cls).splitlines()
+    settings = "\n".join(line for line in told if line.partition("=")[0] not in given)
+    for name, spelt in _SPELT_OUT.items():
+        settings = settings.replace(name, spelt)
     start = f"settings as key=value, such as {examples}. All there are, with their defaults:"
     return tyro.conf.arg(help=f"{start}\n{settings}\n", help_behavior_hint="")
 
@@ -55,8 +72,11 @@ class Recipe:
     config: Path | None = None
     quick: bool = False
 
-    def of(self, cls: type, overrides: Sequence[str]) -> Any:
-        """The settings of that kind."""
+    def of(self, cls: type, overrides: Sequence[str], given: Sequence[str] = ()) -> Any:
+        """The settings of that kind; `given` are those that are arguments of the command."""
+        for override in overrides:
+            if (name := override.partition("=")[0]) in given:
+                raise check.fail(name, "an argument of the command", f"the setting {override!r}")
         return configs.load(cls, self.config, quick=self.quick, overrides=overrides)
 
 

@@ -79,6 +79,27 @@ def test_a_mistyped_requirement_costs_no_comparison(
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["compare", "builtin:nothing", "builtin:nothing", "student=builtin:student"],
+        ["circuit", "builtin:nothing", "--task", "ioi", "task=induction"],
+    ],
+)
+def test_a_setting_that_an_argument_says_is_refused(command, tmp_path, capsys):
+    assert main([*command, "--out", str(tmp_path / "run")]) == 2
+    name = command[-1].partition("=")[0]
+    assert f"{name}: expected an argument of the command" in capsys.readouterr().err
+
+
+def test_help_names_what_there_is_and_nothing_of_python(capsys):
+    with pytest.raises(SystemExit):
+        main(["circuit", "--help"])
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "method=eap-ig: one of eap, " in said and "tasks.NAMES" not in said
+    assert "task=ioi" not in said
+
+
 def test_circuit(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out = tmp_path / "run"
     command = ["circuit", "builtin:student", "--task", "months", "count=8", "method=eap"]
