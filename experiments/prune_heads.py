@@ -129,7 +129,8 @@ def main() -> None:
     cells = [(c, *(f"{free(rows, n, c):.0%}" for n in names)) for c in config.criteria]
     found = Section(("criterion", *names), tuple(cells))
     heading = f"Share of heads that costs at most {FREE:.0%} of {what}"
-    caption = f"Mean over {config.seeds} draws of the data, with the range as a band."
+    many = f"Mean over {config.seeds} draws of the data, with the range as a band."
+    caption = many if config.seeds > 1 else "One draw of the data."
     told = publish(
         folder.directory,
         f"Heads of {config.model} that can go for free",

@@ -20,6 +20,8 @@ Matrices = Sequence[tuple[str, Any]]
 def blocks(matrices: Matrices, groups: Sequence[str], *, unit: str = "") -> bytes:
     """Square matrices side by side, rows and columns ordered by group, with the groups named.
 
+    The diagonal, where a row meets itself, is left white.
+
     Args:
       matrices: titles and (row, row) numbers, on one scale.
       groups: the group of each row.
@@ -46,13 +48,14 @@ def blocks(matrices: Matrices, groups: Sequence[str], *, unit: str = "") -> byte
     values = [np.asarray(matrix, float) for _, matrix in matrices]
     for value in values:
         check.shape("matrices", value, [(len(groups),) * 2], "(row, row)")
-    high = max(float(np.quantile(value[apart], 0.995)) for value in values)
-    low = min(float(np.quantile(value[apart], 0.005)) for value in values)
+    seen = [value[apart] for value in values]
+    high = max(float(np.quantile(value, 0.995)) for value in seen)
+    low = min(float(np.quantile(value, 0.005)) for value in seen)
+    beyond = (min(map(np.min, seen)) < low, max(map(np.max, seen)) > high)
     image: Any = None
     for i, (axes, (title, _), value) in enumerate(zip(grid, matrices, values, strict=True)):
-        image = axes.imshow(
-            value[np.ix_(order, order)], vmin=low, vmax=high, cmap="viridis", interpolation="none"
-        )
+        shown = np.where(apart, value[np.ix_(order, order)], np.nan)
+        image = axes.imshow(shown, vmin=low, vmax=high, cmap="viridis", interpolation="none")
         for end in ends[:-1]:
             axes.axhline(end - 0.5, color="white", linewidth=0.5)
             axes.axvline(end - 0.5, color="white", linewidth=0.5)
@@ -61,7 +64,10 @@ def blocks(matrices: Matrices, groups: Sequence[str], *, unit: str = "") -> byte
         axes.set_yticks((starts + ends - 1) / 2, names if i == 0 else [""] * len(names))
         axes.tick_params(labelsize=SIZE, length=0, labelcolor=INK)
     figure.tight_layout()
-    bar = figure.colorbar(image, ax=list(grid), fraction=0.03, pad=0.02)
+    extend = {(True, True): "both", (True, False): "min", (False, True): "max"}
+    bar = figure.colorbar(
+        image, ax=list(grid), fraction=0.03, pad=0.02, extend=extend.get(beyond, "neither")
+    )
     bar.set_label(unit, size=SIZE, color=INK)
     bar.ax.tick_params(labelsize=SIZE)
     return png(figure)
