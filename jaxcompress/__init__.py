@@ -18,6 +18,7 @@ from jaxcompress import (
     prune,
     report,
     tasks,
+    train,
 )
 from jaxcompress.compare import compare
 from jaxcompress.io import load, save
@@ -45,4 +46,5 @@ __all__ = [
     "report",
     "save",
     "tasks",
+    "train",
 ]

@@ -1,5 +1,6 @@
 """Pruning: score, select, mask, shrink; four files, four questions."""
 
+from jaxcompress.prune import l0, masks, regularizers, schedule
 from jaxcompress.prune.calibrate import (
     Masked,
     Text,
@@ -30,11 +31,15 @@ __all__ = [
     "fold",
     "from_sums",
     "kept",
+    "l0",
     "masked_token",
+    "masks",
     "next_token",
     "pad",
     "parameters",
     "prune_weights",
+    "regularizers",
+    "schedule",
     "score",
     "select",
     "shrink",
