@@ -49,7 +49,7 @@ def narrow(config: Narrowing, texts: Texts, *, progress: bool = True) -> list[Ne
       >>> narrow(Narrowing(methods=("prune",)), Texts({}, None, ""))
       Traceback (most recent call last):
       ...
-      ValueError: methods: expected one of ['attribution', ...], got 'prune'. ...
+      ValueError: methods: expected one of ['attribution', ...], got 'prune'
     """
     _check(config)
     runs = Runs(config, texts, progress)

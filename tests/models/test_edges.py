@@ -107,7 +107,7 @@ def naive(weights, config, tokens, options, mask, other):
     positions = np.maximum(np.cumsum(attention_mask, 1) - 1, 0)
     visible = np.tril(np.ones((length, length), bool))[None] & (attention_mask == 1)[:, None]
     wte, wpe = np.asarray(weights["wte"]), np.asarray(weights["wpe"])
-    written, constant = [wte[tokens] + wpe[positions]], 0.0
+    written, constant = [wte[tokens * attention_mask] + wpe[positions]], 0.0
 
     def read(row):
         total = np.zeros_like(written[0]) + constant
