@@ -43,23 +43,25 @@ def in_range(
       ...
       ValueError: tokens: expected integers in [0, 11), got 3 to 11
     """
-    length = np.shape(tokens)[-1:]
-    real = None
+    values = np.asarray(tokens) if _known(tokens) else np.zeros(0)
     if _known(attention_mask):
         real = np.asarray(attention_mask)
         if not np.isin(real, (0, 1)).all():
             raise check.fail("attention_mask", "1 on tokens and 0 on padding", np.unique(real))
-    ranges = {"tokens": (tokens, config.vocab)}
-    ranges |= {"answer_position": (answer_position, *length)}
-    ranges |= {"answer_tokens": (answer_tokens, config.outputs or config.vocab)}
-    for name, (given, stop) in ranges.items():
-        if _known(given):
-            values = np.asarray(given)
-            if name == "tokens" and real is not None and real.shape == values.shape:
-                values = values[real != 0]
-            if values.size and not 0 <= values.min() <= values.max() < stop:
-                got = f"{values.min()} to {values.max()}"
-                raise check.fail(name, f"integers in [0, {stop})", got)
+        values = values[real == 1] if real.shape == values.shape else values
+    elif attention_mask is not None:
+        values = np.zeros(0)  # of which nobody knows what is hidden
+    length = (np.shape(tokens) or (0,))[-1]
+    _within("tokens", values, config.vocab)
+    _within("answer_position", answer_position, length)
+    _within("answer_tokens", answer_tokens, config.outputs or config.vocab)
+
+
+def _within(name: str, given: Any, stop: int) -> None:
+    values = np.asarray(given) if _known(given) else np.zeros(0)
+    if values.size and not 0 <= values.min() <= values.max() < stop:
+        got = f"{values.min()} to {values.max()}"
+        raise check.fail(name, f"integers in [0, {stop})", got)
 
 
 def _known(values: Any) -> bool:

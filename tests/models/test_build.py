@@ -118,3 +118,11 @@ def test_what_is_under_the_mask_need_not_be_a_token(name):
     found = (model.apply(model.params, x, attention_mask=mask).logits for x in (inside, outside))
     a, b = (np.asarray(logits)[mask == 1] for logits in found)
     np.testing.assert_array_equal(a, b)
+
+    @jax.jit
+    def traced(mask):  # and tokens that are not
+        return model.apply(model.params, outside, attention_mask=mask).logits
+
+    np.testing.assert_allclose(np.asarray(traced(mask))[mask == 1], a, atol=1e-6)
+    with pytest.raises(ValueError, match=r"tokens: expected integers \(batch, position\)"):
+        model.apply(model.params, 3)
