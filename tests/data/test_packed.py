@@ -177,7 +177,7 @@ def test_what_is_no_text(tmp_path, tokenizer):
     with pytest.raises(ValueError, match="latin.txt: expected UTF-8 text, got .* at byte 3"):
         packed(tmp_path / "latin.txt", tokenizer, 2, cache=tmp_path / "cache")
     write(tmp_path, short_txt="wa wb")
-    with pytest.raises(ValueError, match="source: expected at least 4 tokens, a row"):
+    with pytest.raises(ValueError, match="source: expected at least 4 tokens, a row, got fewer in"):
         packed(tmp_path / "short.txt", tokenizer, 4, cache=tmp_path / "cache")
     assert not list((tmp_path / "cache").iterdir())
 
