@@ -214,7 +214,8 @@ def _write(path: Path, blocks: Iterator[np.ndarray], context: int, source: str) 
                 file.write(block.tobytes())
                 count += len(block)
             if not count:
-                raise check.fail("source", f"at least {context} tokens, a row", f"fewer in {source}")
+                expected, got = f"at least {context} tokens, a row", f"fewer in {source}"
+                raise check.fail("source", expected, got)
             _header(file, count, context)
     except OSError as error:
         raise check.fail(str(path.parent), "a folder to write to", error.strerror) from None
