@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -224,6 +225,8 @@ def main(args: Annotated[Sequence[str] | None, "by default those of the process"
       2
     """
     given = list(sys.argv[1:] if args is None else args)
+    # That PyTorch is not there is as it should be, and no advice for who types a command.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     xla.set_flags(training=given[:1] in (["distill"], ["lora"]))
     commands: dict[str, Any] = {
         "compare": compare,
