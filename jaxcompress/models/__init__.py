@@ -8,6 +8,7 @@ Linen is a declaration layer only: `init` and `apply` of one block, no `sow`, no
 collections. If that changes, the module files here are replaced and nothing above them.
 """
 
+from jaxcompress.models.autoencoder import Autoencoder, create_autoencoder
 from jaxcompress.models.build import Model, create, shapes
 from jaxcompress.models.config import LayerSize, ModelConfig, RopeScaling
 from jaxcompress.models.gates import Edits, Gates
@@ -16,6 +17,7 @@ from jaxcompress.models.transformer import TAPS, apply, init, resume
 
 __all__ = [
     "TAPS",
+    "Autoencoder",
     "Edits",
     "Gates",
     "LayerSize",
@@ -26,6 +28,7 @@ __all__ = [
     "RopeScaling",
     "apply",
     "create",
+    "create_autoencoder",
     "create_mlp",
     "init",
     "resume",

@@ -1,0 +1,5 @@
+"""Dictionary learning: losses, quality, geometry of features, and steering with them."""
+
+from jaxcompress.sae import activations, entanglement, geometry, losses, quality, steering
+
+__all__ = ["activations", "entanglement", "geometry", "losses", "quality", "steering"]
