@@ -1,5 +1,6 @@
 """Files in and out: Hugging Face directories and the small published research models."""
 
+from jaxcompress.io.dictionaries import load_dictionary, save_dictionary
 from jaxcompress.io.export import padded, save
 from jaxcompress.io.huggingface import load
 from jaxcompress.io.peft import load_adapter, save_adapter
@@ -11,8 +12,10 @@ __all__ = [
     "from_transformer_lens",
     "load",
     "load_adapter",
+    "load_dictionary",
     "padded",
     "read_out",
     "save",
     "save_adapter",
+    "save_dictionary",
 ]
