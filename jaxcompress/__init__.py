@@ -17,6 +17,7 @@ from jaxcompress import (
     models,
     prune,
     report,
+    sae,
     tasks,
     train,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "models",
     "prune",
     "report",
+    "sae",
     "save",
     "tasks",
     "train",

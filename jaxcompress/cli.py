@@ -1,4 +1,4 @@
-"""The command line: `jaxcompress compare | ablate | circuit | prune | distill | lora | ...`."""
+"""The command line: `jaxcompress compare | ablate | circuit | sae | prune | distill | ...`."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ from jaxcompress.commands import (
 )
 from jaxcompress.compare import CompareConfig
 from jaxcompress.compare import compare as compare_models
+from jaxcompress.dictionary import SaeConfig
+from jaxcompress.dictionary import learn as learn_dictionary
 from jaxcompress.io.huggingface import load
 from jaxcompress.measure import cost
 from jaxcompress.mechanism import CircuitConfig
@@ -45,6 +47,7 @@ __all__ = [
     "lora",
     "main",
     "prune",
+    "sae",
 ]
 
 
@@ -192,6 +195,33 @@ def circuit(
     print(f"\nReport: {(out / 'report.html').resolve()}")
 
 
+def sae(
+    model: Positional[str],
+    overrides: Annotated[
+        Positional[tuple[str, ...]],
+        overrides_of(SaeConfig, "data.text=corpus.txt layer=6 dictionary.features=4096"),
+    ] = (),
+    /,
+    *,
+    out: Path = Path("runs/sae"),
+    overwrite: bool = False,
+    recipe: OmitPrefix[Recipe] = Recipe(),
+) -> None:
+    """Learns a dictionary of a model's features (a sparse autoencoder), and shows them.
+
+    Args:
+      model: Hugging Face id, directory or builtin:<name>.
+      overrides: see above.
+      out: run folder for report.html, result.json and dictionary, which SAELens loads.
+      overwrite: replace an earlier run in that folder.
+      recipe: where settings come from.
+
+    Example:
+      >>> main(["sae", "builtin:teacher", "data.tasks=[ioi]"])  # doctest: +SKIP
+    """
+    learn_dictionary(model, out, recipe.of(SaeConfig, overrides), overwrite=overwrite)
+
+
 def inspect(model: Positional[str], /) -> None:
     """Prints a model's configuration and what it costs on this device.
 
@@ -227,11 +257,12 @@ def main(args: Annotated[Sequence[str] | None, "by default those of the process"
     given = list(sys.argv[1:] if args is None else args)
     # That PyTorch is not there is as it should be, and no advice for who types a command.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    xla.set_flags(training=given[:1] in (["distill"], ["lora"]))
+    xla.set_flags(training=given[:1] in (["distill"], ["lora"], ["sae"]))
     commands: dict[str, Any] = {
         "compare": compare,
         "ablate": ablate,
         "circuit": circuit,
+        "sae": sae,
         "prune": prune,
         "distill": distill,
         "lora": lora,

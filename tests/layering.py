@@ -42,6 +42,7 @@ LAYERS = {
             "compare",
             "examples",
             "compress",
+            "dictionary",
             "finetune",
             "fitting",
             "gated",

@@ -20,6 +20,7 @@ ELSEWHERE = {
     "distill": "jaxcompress.finetune:DistillConfig",
     "lora": "jaxcompress.finetune:LoraConfig",
     "prune": "jaxcompress.compress:PruneConfig",
+    "sae": "jaxcompress.dictionary:SaeConfig",
 }
 
 # Lines of the header comment that every file starts with, such as `# Minutes: 3 on 2 CPU cores`.

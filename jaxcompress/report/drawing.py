@@ -92,7 +92,7 @@ def tidy(axes: Any, *, grid: str = "") -> None:
       >>> axes.spines["top"].get_visible()
       False
     """
-    axes.tick_params(labelsize=SIZE, length=2.5, color=GREY, labelcolor=INK)
+    axes.tick_params(which="both", labelsize=SIZE, length=2.5, color=GREY, labelcolor=INK)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("bottom", "left"):

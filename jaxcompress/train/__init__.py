@@ -1,5 +1,6 @@
 """A training loop: a loss goes in, a state comes out; resumable to the bit."""
 
+from jaxcompress.train.dictionaries import Dictionary, fit_dictionaries
 from jaxcompress.train.loggers import tensorboard, wandb
 from jaxcompress.train.loop import fit
 from jaxcompress.train.lora_plus import lora_plus
@@ -10,6 +11,7 @@ from jaxcompress.train.state import State, create
 from jaxcompress.train.step import Step, make_step, mixed_precision
 
 __all__ = [
+    "Dictionary",
     "OptimizerConfig",
     "State",
     "Step",
@@ -18,6 +20,7 @@ __all__ = [
     "counter",
     "create",
     "fit",
+    "fit_dictionaries",
     "lora_plus",
     "make_mesh",
     "make_step",
