@@ -110,7 +110,7 @@ def run(config: Config, folder: runs.Run) -> list[dict[str, Any]]:
         one, x = learned(name, k)[seed], np.concatenate(held)
         found = sae.quality.quality(one, x)
         mean = np.concatenate(seen).mean(axis=0)
-        left = sae.quality.recovered(model, one, layer, batches, prune.answer, mean=mean)
+        left = sae.recovery.recovered(model, one, layer, batches, prune.answer, mean=mean)
         # A dictionary from another start, so that the teacher is not compared with itself.
         first = learned(config.teacher, k)[(seed + 1) % config.seeds]
         theirs = np.concatenate(looked(config.teacher)[3])

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxcompress import check, examples, files, io, runs, sae, tree
 from jaxcompress import config as configs
-from jaxcompress.models import Autoencoder, Model
+from jaxcompress.models import Model
 from jaxcompress.narrow.texts import decoder
 from jaxcompress.report.lines import Line, Panel, lines
 from jaxcompress.report.numbers import number, percent
@@ -24,6 +23,7 @@ from jaxcompress.train.dictionaries import Dictionary, fit_dictionaries
 __all__ = ["SaeConfig", "learn"]
 
 _BEFORE, _AFTER = 24, 8  # tokens shown around one at which a feature is active
+_PROMOTED = 4  # tokens that are named
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,7 @@ def learn(
 
     Returns:
       What was found on held-out tokens, as plain data: `explained` variance, `l0`, `dead` share;
-      `clean`, `spliced` and `removed` loss and the `recovered` share (see `sae.quality.Recovery`;
+      `clean`, `spliced` and `removed` loss and the `recovered` share (see `sae.recovery.Recovery`;
       the stream is removed to its mean); how many `tokens` it was learned on.
 
     Raises:
@@ -97,7 +97,7 @@ def learn(
     name = source if isinstance(source, str) else source.name
     io.save_dictionary(found, run.directory / "dictionary", model=name, layer=layer)
     quality = sae.quality.quality(found, other)
-    left = sae.quality.recovered(model, found, layer, held, loss, mean=x.mean(axis=0))
+    left = sae.recovery.recovered(model, found, layer, held, loss, mean=x.mean(axis=0))
     record = {"model": name, "layer": layer, "tokens": len(x), "explained": quality.explained}
     record |= {"l0": quality.l0, "dead": quality.dead, "recovered": left.share}
     record |= dataclasses.asdict(left)
@@ -127,7 +127,7 @@ def _publish(run, model, found, quality, seen, record, config) -> None:
         Panel("Learning", "step", "squared error / mean square", [Line("", steps, error)], "y"),
         Panel("Activity", "feature, the most active first", "% of tokens", [order], "xy"),
     ])  # fmt: skip
-    total = _totals(found, seen.x)
+    total = sae.reading.written(found, seen.x)
     shown = [int(i) for i in np.argsort(-total)[: config.shown] if total[i] > 0]
     columns = ("", "measured")
     rows = (
@@ -157,24 +157,12 @@ def _publish(run, model, found, quality, seen, record, config) -> None:
     ))  # fmt: skip
 
 
-def _totals(found: Autoencoder, x: np.ndarray, batch: int = 4096) -> np.ndarray:
-    """(feature,) how much each writes over all tokens."""
-    parts = [jnp.asarray(x[i : i + batch]) for i in range(0, len(x), batch)]
-    return np.sum([np.asarray(_written(found, part)) for part in parts], axis=0)
-
-
-@jax.jit
-def _written(found: Autoencoder, x: jax.Array) -> jax.Array:
-    return (found.encode(x) * found.norms[None]).sum(axis=0)
-
-
 def _passages(model, found, quality, seen, shown, contexts) -> dict[str, Any]:
     """For each feature what it is, and the contexts in which it is most active."""
-    batch, words = 4096, decoder(model.tokenizer)
-    pick = jax.jit(lambda x: found.encode(x)[:, np.array(shown)])
-    parts = [pick(seen.x[i : i + batch]) for i in range(0, len(seen.x), batch)]
-    strength, says = np.concatenate([np.asarray(part) for part in parts]), {}
-    promoted = _promoted(model, found, shown)
+    words, says = decoder(model.tokenizer), {}
+    places = sae.reading.strongest(found, seen.x, shown, contexts)
+    speaks = model.config.head != "none"
+    promoted = sae.reading.promoted(model, found, shown, _PROMOTED) if speaks else None
     for column, feature in enumerate(shown):
         near, cosines = sae.geometry.neighbours(found, feature, min(3, len(found.decoder) - 1))
         beside = ", ".join(f"{i} ({c:.2f})" for i, c in zip(near, cosines, strict=True))
@@ -182,11 +170,7 @@ def _passages(model, found, quality, seen, shown, contexts) -> dict[str, Any]:
         said += f"; beside {beside}"
         if promoted is not None:
             said += "; promotes " + ", ".join(words([int(i)]).strip() for i in promoted[column])
-        says[said] = [
-            _around(words, seen, int(place))
-            for place in np.argsort(-strength[:, column], kind="stable")[:contexts]
-            if strength[place, column] > 0
-        ]
+        says[said] = [_around(words, seen, int(token)) for token in places[column] if token >= 0]
     return says
 
 
@@ -196,13 +180,3 @@ def _around(words: Any, seen: _Seen, token: int) -> Passage:
     start = max(place - _BEFORE, 0)
     after = tokens[place + 1 : place + 1 + _AFTER]
     return Passage(words(tokens[start:place]), words(tokens[place : place + 1]), words(after))
-
-
-def _promoted(model: Model, found: Autoencoder, shown: Sequence[int]) -> np.ndarray | None:
-    """(feature, 4) tokens that the head makes of each direction by itself, or `None`."""
-    if model.config.head == "none":
-        return None
-    rows = jnp.asarray(found.decoder)[np.array(shown)][:, None]
-    of = lambda x: model.resume(model.params, x, model.config.layers).logits[:, 0]  # noqa: E731
-    change = of(rows) - of(jnp.zeros_like(rows))  # what biases say is nobody's direction
-    return np.argsort(-np.asarray(change), axis=-1)[:, :4]

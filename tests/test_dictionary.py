@@ -3,7 +3,6 @@
 import dataclasses
 import json
 
-import jax
 import numpy as np
 import pytest
 
@@ -35,7 +34,7 @@ def test_a_dictionary_in_a_folder(tmp_path):
     x = sae.activations.stream(model, held, 1)
     assert sae.quality.quality(one, x).explained == pytest.approx(record["explained"], abs=1e-4)
     mean = sae.activations.stream(model, seen, 1).mean(axis=0)
-    left = sae.quality.recovered(model, one, 1, held, loss, mean=mean)
+    left = sae.recovery.recovered(model, one, 1, held, loss, mean=mean)
     assert left.share == pytest.approx(record["recovered"], abs=1e-3)
     page = (out / "report.html").read_text()
     # The strongest token of the feature that writes most is marked in the first passage.
@@ -65,18 +64,3 @@ def test_bad_settings_leave_nothing(changes, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         learn("builtin:student", tmp_path / "bad", dataclasses.replace(SMALL, **changes))
     assert not (tmp_path / "bad").exists()
-
-
-def test_promoted_tokens_are_those_of_the_direction_alone():
-    from jaxcompress.dictionary import _promoted
-
-    model = jc.load("builtin:student")
-    one = jc.models.create_autoencoder(model.config.width, 4, jax.random.key(0))
-    table = np.asarray(model.params["embed"]["tokens"])
-    norm = jax.tree.map(np.asarray, model.params["head"]["final_norm"])
-    for row, direction in zip(
-        _promoted(model, one, [0, 3]), np.asarray(one.decoder)[[0, 3]], strict=True
-    ):
-        centred = direction - direction.mean()
-        scaled = centred / np.sqrt((centred**2).mean() + 1e-5) * norm["scale"]
-        assert row.tolist() == np.argsort(-(scaled @ table.T))[:4].tolist()

@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxcompress import check
+from jaxcompress.models.largest import largest
 
-__all__ = ["KINDS", "Autoencoder", "create_autoencoder", "largest"]
+__all__ = ["KINDS", "Autoencoder", "create_autoencoder"]
 
 KINDS = ("relu", "topk", "jumprelu")
 """Features are few by a penalty on their sum, by keeping the `k` largest, or by thresholds."""
@@ -28,9 +29,8 @@ _DATA = ("encoder", "encoder_bias", "decoder", "decoder_bias", "log_threshold")
 class Autoencoder:
     """x ~ decoder_bias + sum_i f_i decoder_i, with f = activation(x encoder + encoder_bias).
 
-    A feature counts by what it writes, f_i |decoder_i|: `topk` keeps the largest of these. So
-    nothing has to hold the lengths of the rows of the decoder, and a dictionary of scaled
-    activations is one of the activations themselves (`rescaled`).
+    A feature counts by what it writes, f_i |decoder_i|: `topk` keeps the largest of these. So no
+    length of the decoder's rows has to be held, and scaled activations may be learned (`rescaled`).
 
     Attributes:
       encoder: (width, feature).
@@ -95,31 +95,6 @@ class Autoencoder:
         """The dictionary of x where this is the one of `scale` x: the same features."""
         changes = {"encoder": self.encoder * scale, "decoder": self.decoder / scale}
         return dataclasses.replace(self, decoder_bias=self.decoder_bias / scale, **changes)
-
-
-def largest(values: jax.Array, k: int) -> jax.Array:
-    """(..., feature) whether a value that is not negative is one of the `k` largest of its row.
-
-    The last of them is found bit by bit, as floats that are not negative are ordered like the
-    integers of the same bits. That is exact, costs 31 passes, and spares the sort of whole rows
-    that `lax.top_k` is on a CPU (6 times slower there, 512 features and k = 16).
-
-    Example:
-      >>> largest(jnp.array([3.0, 0.5, 2.0, 1.0]), 2).tolist()
-      [True, False, True, False]
-    """
-    values = jax.lax.stop_gradient(values)
-
-    def as_float(bits: jax.Array) -> jax.Array:
-        return jax.lax.bitcast_convert_type(bits, jnp.float32)
-
-    def halve(i: Any, low: jax.Array) -> jax.Array:
-        higher = low | (1 << (30 - i))
-        above = jnp.where(values >= as_float(higher), 1.0, 0.0).sum(axis=-1, keepdims=True)
-        return jnp.where(above >= k, higher, low)
-
-    start = jnp.zeros_like(values[..., :1], jnp.int32)
-    return values >= as_float(jax.lax.fori_loop(0, 31, halve, start))
 
 
 def create_autoencoder(

@@ -1,5 +1,23 @@
 """Dictionary learning: losses, quality, geometry of features, and steering with them."""
 
-from jaxcompress.sae import activations, entanglement, geometry, losses, quality, steering
+from jaxcompress.sae import (
+    activations,
+    entanglement,
+    geometry,
+    losses,
+    quality,
+    reading,
+    recovery,
+    steering,
+)
 
-__all__ = ["activations", "entanglement", "geometry", "losses", "quality", "steering"]
+__all__ = [
+    "activations",
+    "entanglement",
+    "geometry",
+    "losses",
+    "quality",
+    "reading",
+    "recovery",
+    "steering",
+]

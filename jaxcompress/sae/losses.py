@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcompress import check
+from jaxcompress.sae import estimates
 
 __all__ = ["auxiliary", "jumprelu", "l1", "topk"]
 
@@ -141,8 +142,8 @@ def jumprelu(
     """
     raw = dictionary.raw(x)
     theta = jnp.broadcast_to(jnp.exp(dictionary.log_threshold)[None], raw.shape)
-    f = _jump(raw, theta, bandwidth)
-    active = _step(raw, theta, bandwidth).sum(axis=-1).mean()
+    f = estimates.jump(raw, theta, bandwidth)
+    active = estimates.step(raw, theta, bandwidth).sum(axis=-1).mean()
     error = _squared_error(dictionary, x, f)
     return error + coefficient * active, _metrics(error, f)
 
@@ -155,36 +156,3 @@ def _metrics(error: jax.Array, f: jax.Array) -> dict[str, jax.Array]:
     on = f > 0
     l0 = on.sum(axis=-1).mean(dtype=jnp.float32)
     return {"squared_error": error, "l0": l0, "active": on.any(axis=0)}
-
-
-@jax.custom_jvp
-def _step(raw: jax.Array, theta: jax.Array, bandwidth: Any) -> jax.Array:
-    """1 where a feature is above its threshold."""
-    del bandwidth
-    return (raw > theta).astype(raw.dtype)
-
-
-@_step.defjvp
-def _step_slope(primals: Any, tangents: Any) -> Any:
-    raw, theta, bandwidth = primals
-    near = _near(raw, theta, bandwidth)
-    return _step(*primals), -near / bandwidth * tangents[1]
-
-
-@jax.custom_jvp
-def _jump(raw: jax.Array, theta: jax.Array, bandwidth: Any) -> jax.Array:
-    """`raw` where it is above its threshold, otherwise 0; thresholds are positive."""
-    del bandwidth
-    return jnp.where(raw > theta, raw, 0.0)
-
-
-@_jump.defjvp
-def _jump_slope(primals: Any, tangents: Any) -> Any:
-    raw, theta, bandwidth = primals
-    above = (raw > theta).astype(raw.dtype)
-    near = _near(raw, theta, bandwidth)
-    return _jump(*primals), above * tangents[0] - theta * near / bandwidth * tangents[1]
-
-
-def _near(raw: jax.Array, theta: jax.Array, bandwidth: Any) -> jax.Array:
-    return (jnp.abs(raw - theta) < bandwidth / 2).astype(raw.dtype)

@@ -10,7 +10,7 @@ import pytest
 from jaxcompress import prune, tasks
 from jaxcompress.io import load
 from jaxcompress.models import create_autoencoder
-from jaxcompress.sae import activations, quality
+from jaxcompress.sae import activations, quality, recovery
 
 
 def lossless(width):
@@ -50,7 +50,7 @@ def test_explained_and_dead_by_hand_whatever_the_batch():
 def test_a_lossless_dictionary_recovers_all_and_padding_changes_nothing(months):
     model, prompts = months
     one = lossless(model.config.width)
-    found = quality.recovered(model, one, 1, [prompts], prune.answer)
+    found = recovery.recovered(model, one, 1, [prompts], prune.answer)
     assert found.share == pytest.approx(1, abs=1e-5)
     assert found.removed > found.clean
     wider = dataclasses.replace(
@@ -60,7 +60,7 @@ def test_a_lossless_dictionary_recovers_all_and_padding_changes_nothing(months):
         attention_mask=np.pad(prompts.attention_mask, ((0, 0), (0, 3))),
     )
     random = create_autoencoder(model.config.width, 64, jax.random.key(0), kind="topk", k=8)
-    same = [quality.recovered(model, random, 1, [p], prune.answer) for p in (prompts, wider)]
+    same = [recovery.recovered(model, random, 1, [p], prune.answer) for p in (prompts, wider)]
     assert dataclasses.astuple(same[0]) == pytest.approx(dataclasses.astuple(same[1]), rel=1e-5)
 
 
@@ -86,10 +86,10 @@ def test_refusals(months):
     with pytest.raises(ValueError, match="^x: "):
         activations.scale(np.array([[np.nan]]))
     with pytest.raises(ValueError, match="^layer"):
-        quality.recovered(model, one, 3, [prompts], prune.answer)
+        recovery.recovered(model, one, 3, [prompts], prune.answer)
     with pytest.raises(ValueError, match=r"^dictionary\.decoder_bias"):
-        quality.recovered(model, lossless(3), 1, [prompts], prune.answer)
+        recovery.recovered(model, lossless(3), 1, [prompts], prune.answer)
     with pytest.raises(ValueError, match="^batches"):
-        quality.recovered(model, one, 1, [], prune.answer)
+        recovery.recovered(model, one, 1, [], prune.answer)
     with pytest.raises(ValueError, match="^batches"):
         activations.stream(model, [], 1)
