@@ -6,7 +6,7 @@ Gates and edits are ordinary arguments, activations ordinary results.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -132,7 +132,13 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, source: jax.Array, sight: Sight, control: LayerControl, split: bool
+        self,
+        x: jax.Array,
+        source: jax.Array,
+        sight: Sight,
+        control: LayerControl,
+        split: bool,
+        cache: Mapping[str, jax.Array] | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Attends from `x` (batch, query, width) to `source` (batch, key, width).
 
@@ -142,6 +148,7 @@ class Attention(nn.Module):
           sight: visibility and rotary angles.
           control: gates and edits of this layer.
           split: form what each head writes, then gate (see `_write_split`).
+          cache: keys and values (batch, earlier key, kv_head, head_dim) to attend to as well.
 
         Returns:
           (batch, query, width) and the taps of `transformer.TAPS` that attention has.
@@ -159,7 +166,9 @@ class Attention(nn.Module):
         grouped = q.reshape(*q.shape[:2], size.kv_heads, size.heads // max(size.kv_heads, 1), dim)
         # One query needs no keys and values of its own: it looks for one direction per head. XLA
         # then drops those above, unless they are taps.
-        if x.shape[1] == 1 < source.shape[1] and sight.key_angles is None:
+        if cache is not None:
+            z, scores, pattern = self._attend_cached(grouped, k, v, cache, sight)
+        elif x.shape[1] == 1 < source.shape[1] and sight.key_angles is None:
             z, scores, pattern = self._attend_folded(grouped, source, key, value, sight)
         else:
             scores = self.scores(wide_einsum("btkgd,bskd->bkgts", grouped, k), sight.visible)
@@ -171,6 +180,16 @@ class Attention(nn.Module):
         taps |= {"scores": scores.reshape(by_head), "pattern": pattern.reshape(by_head)}
         write = _write_split if split and control.heads is not None else _write
         return _shifted(write(z, output[0], control), output[1]), taps
+
+    def _attend_cached(self, q, k, v, cache, sight):
+        """With earlier and own keys apart, so that a cache is read where it lies."""
+        spec, earlier = "btkgd,bskd->bkgts", cache["keys"].shape[1]
+        products = [wide_einsum(spec, q, cache["keys"]), wide_einsum(spec, q, k)]
+        scores = self.scores(jnp.concatenate(products, axis=-1), sight.visible)
+        pattern = self.pattern(scores, sight.visible)
+        old, own = jnp.split(pattern.astype(v.dtype), [earlier], axis=-1)
+        z = einsum("bkgts,bskd->btkgd", old, cache["values"])
+        return z + einsum("bkgts,bskd->btkgd", own, v), scores, pattern
 
     def _attend_folded(self, q, source, key, value, sight):
         """With the key and value projections applied to the query's side of the sums.
@@ -293,7 +312,7 @@ class Block(nn.Module):
         Args:
           x: (batch, position, width) residual stream.
           prefix: (batch, earlier position, width) residual stream to attend to but not to
-            recompute, or `None`.
+            recompute, or its keys and values, or `None`.
           sight: visibility and rotary angles; of all positions of `x`, whatever `rows` says.
           control: gates and edits of this layer.
           keep: width gate or `None`.
@@ -308,7 +327,10 @@ class Block(nn.Module):
         before = (lambda norm, y: y) if config.post_norm else (lambda norm, y: norm(y, keep))
         source = before(norm_1, x)
         queries = source
-        if prefix is not None:
+        cache = prefix if isinstance(prefix, Mapping) else None
+        if cache is not None:
+            sight = sight._replace(key_angles=sight.query_angles)
+        elif prefix is not None:
             source = jnp.concatenate([before(norm_1, prefix), source], axis=1)
         taps = {"resid": x}
         if rows is not None:
@@ -319,7 +341,7 @@ class Block(nn.Module):
             )
         after = (lambda norm, y: norm(y, keep)) if config.post_norm else (lambda norm, y: y)
         attention = Attention(config, self.size, name="attn")
-        out, seen = attention(queries, source, sight, control, split)
+        out, seen = attention(queries, source, sight, control, split, cache)
         taps |= seen | {"attns": out}
         write = gated(gated(out, control.attns, control.attns_edit), keep, None)
         middle = after(norm_1, x + write)

@@ -97,6 +97,7 @@ def apply(
     taps: Sequence[str] = (),
     answer_position: Any = None,
     answer_tokens: Any = None,
+    prefix: Any = None,
     lora: Adapter | None = None,
 ) -> Output:
     """The forward from tokens; pure, safe under jit, vmap and grad.
@@ -106,13 +107,14 @@ def apply(
       params: as made by `init`.
       tokens: (batch, position) integers, of the vocabulary where `attention_mask` is 1.
       attention_mask: (batch, position), 1 on tokens and 0 on padding, left or right; positions
-        count real tokens only, so padding changes nothing.
+        count real tokens only, so padding changes nothing. With a prefix, of its positions too.
       gates: what is kept; `None` is everything, at no cost.
       edits: what replaces it; `None` is zeros.
       taps: names from `TAPS` to return.
       answer_position: (batch,); if given, logits are formed there only, and so are the last
         layer's queries and MLP (unless taps are asked for).
       answer_tokens: (batch, answer) integers; if given, logits are formed for these tokens only.
+      prefix: as in `resume`; `tokens` are then the later ones only.
       lora: an adapter of `jaxcompress.lora`; the forward is that of the parameters merged with it.
 
     Returns:
@@ -135,15 +137,17 @@ def apply(
     tokens = jnp.asarray(tokens)
     if tokens.ndim != 2 or not jnp.issubdtype(tokens.dtype, jnp.integer):
         raise check.fail("tokens", "integers (batch, position)", f"{tokens.dtype} {tokens.shape}")
-    if tokens.shape[1] > config.context:
-        raise check.fail("tokens", f"at most {config.context} positions", tokens.shape[1])
     batch, length = tokens.shape
+    earlier = 0 if prefix is None else jax.tree.leaves(prefix)[0].shape[2]
+    if earlier + length > config.context:
+        raise check.fail("tokens", f"at most {config.context} positions", earlier + length)
     if attention_mask is not None:
-        check.shape("attention_mask", attention_mask, [(batch, length)])
+        check.shape("attention_mask", attention_mask, [(batch, earlier + length)])
+        attention_mask = jnp.asarray(attention_mask)
     params = params if lora is None else lora.merged(params)
     _, keep = controls(config, gates, edits, batch, length)
-    positions = token_positions(attention_mask, length)
-    tokens = under_mask(tokens, attention_mask)
+    positions = token_positions(attention_mask, earlier + length)[:, earlier:]
+    tokens = under_mask(tokens, None if attention_mask is None else attention_mask[:, earlier:])
     x = Embed(config).apply({"params": params["embed"]}, tokens, positions, keep)
     return resume(
         config,
@@ -156,6 +160,7 @@ def apply(
         taps=taps,
         answer_position=answer_position,
         answer_tokens=answer_tokens,
+        prefix=prefix,
         split=False,
     )
 
@@ -192,7 +197,9 @@ def resume(
       answer_tokens: as in `apply`.
       prefix: (layer + 1, batch, earlier positions, width), the tap `resid` of a run whose first
         positions are the same; `resid` then holds the later positions only. Causal models only: a
-        change at a position changes nothing before it.
+        change at a position changes nothing before it. Or `{"keys", "values"}`, both taps of such
+        a run (layer, batch, earlier positions, kv_head, head_dim): a key/value cache, of which
+        nothing is computed again. Slots that `attention_mask` hides may hold any finite numbers.
       split: gate what each head of the first layer writes, rather than the head. Under `vmap` over
         gates that layer's attention and output projection are then computed once for all gates.
       lora: as in `apply`.
@@ -251,9 +258,7 @@ class _Stack:
         if prefix is not None:
             if not config.causal:
                 raise check.fail("prefix", "a causal model", "one that sees both ways")
-            whole = (config.layers + 1, batch, *prefix.shape[2:3], config.width)
-            check.shape("prefix", prefix, [whole], "(layer + 1, batch, earlier position, width)")
-            self.earlier = prefix.shape[2]
+            self.earlier = _earlier(config, prefix, batch)
         self.control, self.keep = controls(config, gates, edits, batch, length)
         if prefix is not None and self.keep is not None and self.keep.shape[1] != 1:
             raise check.fail(
@@ -310,7 +315,7 @@ class _Stack:
     def _run(self, x: jax.Array, start: int, stop: int) -> tuple[jax.Array, dict[str, jax.Array]]:
         if self.config.stacked and self.config.scan:
             part = jax.tree.map(lambda leaf: leaf[start:stop], (self.blocks, self.control))
-            prefix = None if self.prefix is None else self.prefix[start:stop]
+            prefix = jax.tree.map(lambda leaf: leaf[start:stop], self.prefix)
 
             def body(x: jax.Array, layer: Any) -> Any:
                 (params, control), prefix = layer
@@ -325,12 +330,14 @@ class _Stack:
 
     def _block(self, x: jax.Array, i: Any, rows: Any = None, split: bool = False) -> Any:
         control = tree.index(self.control, i)
-        prefix = None if self.prefix is None else self.prefix[i]
+        prefix = tree.index(self.prefix, i)
         if self.config.stacked:
             size, params = self.config.layer_sizes[0], tree.index(self.blocks, i)
         else:
             size, params = self.config.layer_sizes[i], self.blocks[str(i)]
             control = _narrow(control, size)
+            if isinstance(prefix, Mapping):
+                prefix = {name: leaf[:, :, : size.kv_heads] for name, leaf in prefix.items()}
         return self._call(x, params, control, prefix, size, rows, split)
 
     def _call(self, x, params, control, prefix, size, rows=None, split=False):
@@ -340,6 +347,23 @@ class _Stack:
 
         x, taps = (jax.checkpoint(block) if self.config.remat else block)(params, x, prefix)
         return x, {name: _widen(name, taps[name], self.config) for name in self.taps}
+
+
+def _earlier(config: ModelConfig, prefix: Any, batch: int) -> int:
+    """Positions of a prefix, whose shapes are checked."""
+    cached = isinstance(prefix, Mapping)
+    if cached and set(prefix) != {"keys", "values"}:
+        raise check.fail("prefix", "'resid', or 'keys' and 'values'", sorted(prefix))
+    earlier = np.shape(prefix["keys"] if cached else prefix)[2:3]
+    if not cached:
+        whole = (config.layers + 1, batch, *earlier, config.width)
+        check.shape("prefix", prefix, [whole], "(layer + 1, batch, earlier position, width)")
+    else:
+        whole = (config.layers, batch, *earlier, config.kv_heads, config.head_dim)
+        for name, leaf in prefix.items():
+            axes = "(layer, batch, earlier position, kv_head, head_dim)"
+            check.shape(f"prefix[{name!r}]", leaf, [whole], axes)
+    return earlier[0]
 
 
 def _narrow(control: LayerControl, size: LayerSize) -> LayerControl:

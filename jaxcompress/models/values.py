@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import numpy as np
 from jax.core import Tracer
 
@@ -20,6 +21,7 @@ def in_range(
     attention_mask: Any = None,
     answer_position: Any = None,
     answer_tokens: Any = None,
+    prefix: Any = None,
     **_: Any,
 ) -> None:
     """Raises for indices out of range, which XLA would wrap, clamp or turn into NaN.
@@ -30,6 +32,7 @@ def in_range(
       attention_mask: what it hides may be any number.
       answer_position: within the prompt.
       answer_tokens: of the model's outputs.
+      prefix: of earlier positions, that mask and answer position count too.
       **_: what else a forward is given.
 
     Raises:
@@ -43,15 +46,17 @@ def in_range(
       ...
       ValueError: tokens: expected integers in [0, 11), got 3 to 11
     """
+    earlier = 0 if prefix is None else np.shape(jax.tree.leaves(prefix)[0])[2]
     values = np.asarray(tokens) if _known(tokens) else np.zeros(0)
     if _known(attention_mask):
         real = np.asarray(attention_mask)
         if not np.isin(real, (0, 1)).all():
             raise check.fail("attention_mask", "1 on tokens and 0 on padding", np.unique(real))
+        real = real[..., earlier:]
         values = values[real == 1] if real.shape == values.shape else values
     elif attention_mask is not None:
         values = np.zeros(0)  # of which nobody knows what is hidden
-    length = (np.shape(tokens) or (0,))[-1]
+    length = earlier + (np.shape(tokens) or (0,))[-1]
     _within("tokens", values, config.vocab)
     _within("answer_position", answer_position, length)
     _within("answer_tokens", answer_tokens, config.outputs or config.vocab)

@@ -165,3 +165,30 @@ def test_layers_of_numpy_taps_of_no_layer_and_prefixes_of_too_few():
     for shape in ((LAYERS, BATCH, 2, 8), (LAYERS + 1, BATCH, 2)):
         with pytest.raises(ValueError, match=r"prefix: expected shape .* \(layer \+ 1, batch"):
             late(1, prefix=jnp.zeros(shape))
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "uneven"])
+def test_from_keys_and_values(name):
+    """Of earlier positions, the slots of which are too many; later tokens all at once."""
+    model, tokens, mask = families.model(name), families.tokens(), families.mask("left")
+    heads = np.random.default_rng(5).uniform(0, 1, (BATCH, LAYERS, 4)).astype(np.float32)
+    run = functools.partial(model.apply, model.params, gates=Gates(heads=heads))
+    whole = run(tokens, attention_mask=mask).logits
+    early = run(tokens[:, :3], attention_mask=mask[:, :3], taps=("keys", "values")).taps
+    room = [(0, 0), (0, 0), (0, 1), (0, 0), (0, 0)]
+    prefix = {part: jnp.pad(leaf, room, constant_values=7.0) for part, leaf in early.items()}
+    seen = np.insert(mask, 3, 0, axis=1)
+    late = run(tokens[:, 3:], attention_mask=seen, prefix=prefix)
+    np.testing.assert_allclose(late.logits, whole[:, 3:], atol=1e-5)
+    where = np.array([6, 5, 4])
+    one = run(tokens[:, 3:], attention_mask=seen, prefix=prefix, answer_position=where)
+    np.testing.assert_allclose(one.logits, whole[np.arange(BATCH), where - 1], atol=1e-5)
+
+
+@pytest.mark.parametrize("wrong", ["name", "shape", "context"])
+def test_wrong_keys_and_values_are_refused(wrong):
+    model, length = families.model("gpt2"), families.CONTEXT if wrong == "context" else 3
+    leaf = np.zeros((LAYERS, BATCH, length, 4, 3 if wrong == "shape" else 4), np.float32)
+    prefix = {"keys": leaf, "value" if wrong == "name" else "values": leaf}
+    with pytest.raises(ValueError, match="tokens" if wrong == "context" else "prefix"):
+        model.apply(model.params, families.tokens()[:, 3:], prefix=prefix)
