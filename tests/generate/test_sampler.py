@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ import torch
 from jaxcompress import io, lora
 from jaxcompress.generate import cached, sample
 from jaxcompress.models import Edits, Gates
+from scripts import bench_generate
 from tests import families
 from tests.families import BATCH, CONTEXT, LENGTH, VOCAB
 from tests.torch_models import torch_model
@@ -237,3 +239,11 @@ def test_refusals(case):
         model = model.replace(config=dataclasses.replace(model.config, head=options.pop("head")))
     with pytest.raises(ValueError, match=named):
         sample(model, **options)
+
+
+@pytest.mark.torch
+def test_the_benchmark_runs(capsys):
+    bench_generate.main(bench_generate.Args(quick=True))
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["speedup_batch1"] > 0
+    assert result["speedup_batch8"] > 0
