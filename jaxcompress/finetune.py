@@ -23,7 +23,7 @@ from jaxcompress.io.huggingface import load, resolve
 from jaxcompress.io.provenance import carried, record_of
 from jaxcompress.lora.adapters import Adapter
 from jaxcompress.models import Model
-from jaxcompress.objectives import adaptation, distillation
+from jaxcompress.objectives import SequencesConfig, adaptation, distillation
 from jaxcompress.tokenized import refuse_other_tokenizer
 
 __all__ = [
@@ -49,6 +49,7 @@ class DistillConfig:
       k: of top_k_kl, how many of the teacher's most likely tokens are told apart.
       alpha: the teacher's share; the rest is cross-entropy with the data.
       activations: losses on what both compute on the way, that are added.
+      sequences: updates on what the student (on-policy) or the teacher (sequence-level) says.
       chunk: tokens whose logits exist at once, to save memory; 0 for all. Left out, 64 for
         vocabularies of 16,384 and more.
       steps: updates.
@@ -72,6 +73,7 @@ class DistillConfig:
     k: int = 50
     alpha: float = 0.5
     activations: ActivationsConfig = dataclasses.field(default_factory=ActivationsConfig)
+    sequences: SequencesConfig = dataclasses.field(default_factory=SequencesConfig)
     chunk: int | None = None
     steps: int = 500
     batch: int = 32

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxcompress import check, prune
+from jaxcompress import check, generate, prune
 from jaxcompress.distill import losses
 from jaxcompress.distill.activations import activations
 from jaxcompress.distill.chunked import chunked
@@ -18,7 +19,7 @@ from jaxcompress.lora.adapters import Adapter, with_trained
 from jaxcompress.matrices import readout
 from jaxcompress.models import Model, ModelConfig
 
-__all__ = ["LOSSES", "adaptation", "distillation"]
+__all__ = ["LOSSES", "SequencesConfig", "adaptation", "continued", "distillation"]
 
 Objective = Callable[[Any, Any, Any], tuple[Any, dict[str, Any]]]
 """`(trained, batch, key) -> (nats, metrics)`, as `train.make_step` takes it."""
@@ -42,6 +43,28 @@ _MANY = 16_384  # tokens of a vocabulary from which on logits are formed in chun
 _CHUNK = 64
 
 
+@dataclasses.dataclass(frozen=True)
+class SequencesConfig:
+    """Updates on what a model says itself: rows of text of which it keeps the first tokens only.
+
+    On-policy distillation (GKD) is `by` student: the loss on logits alone, with the student's share
+    `alpha` and the text left out. Sequence-level distillation is `by` teacher with loss
+    cross_entropy, share 1 and temperature 0. Tokens that are kept do not count, nor is there a
+    gradient through what is drawn.
+
+    Attributes:
+      share: of updates; the others are those on the text. 0 costs nothing.
+      by: who says it, student or teacher.
+      prompt: tokens of each row that are kept.
+      temperature: of what is said; 0 is the most likely token each time.
+    """
+
+    share: float = 0.0
+    by: Literal["student", "teacher"] = "student"
+    prompt: int = 8
+    temperature: float = 1.0
+
+
 def distillation(
     student: Model,
     teacher: Model,
@@ -62,7 +85,8 @@ def distillation(
 
     Raises:
       ValueError: for an unknown loss, activations that cannot be compared, and gradient
-        accumulation with losses on activations, which are no means over the tokens asked for.
+        accumulation with losses on activations, which are no means over the tokens asked for;
+        for sequences out of range, of prompts of tasks, or of a student whose teacher is not asked.
 
     Example:
       >>> from jaxcompress import io
@@ -80,9 +104,17 @@ def distillation(
     listens = config.loss != "cross_entropy" and config.alpha > 0
     vocab = student.config.outputs or student.config.vocab
     cut = _cut(config.chunk, vocab, config.mesh[0])
-    outer = _logit_loss(config, cut, listens, student, teacher)
+    _check_sequences(config.sequences, config.data.tasks, listens)
+    alone = config.sequences.by == "student"
+    # What the student says is no text to learn from: there only the teacher's word counts.
+    told_alone = dataclasses.replace(config, alpha=1.0) if alone else config
+    outer, heard = (
+        _logit_loss(settings, cut, listens, student, teacher) for settings in (config, told_alone)
+    )
 
-    def loss(trained: Any, batch: Any, key: Any) -> tuple[Any, dict[str, Any]]:
+    def on(
+        batch: Any, trained: Any, outer: Callable[..., tuple[Any, Any]]
+    ) -> tuple[Any, dict[str, Any]]:
         params, taps = trained["student"], (*inner.taps, "final")
         ours = _run(student, params, batch, taps)
         theirs: Any = None
@@ -95,12 +127,88 @@ def distillation(
             mask = jnp.asarray(batch.attention_mask)
             told["activations"] = inner.loss(ours.taps, theirs.taps, rest, mask)
             value = value + told["activations"]
+        return value, told
+
+    def loss(trained: Any, batch: Any, key: Any) -> tuple[Any, dict[str, Any]]:
+        def said(key: Any) -> tuple[Any, dict[str, Any]]:
+            who = student.replace(params=trained["student"]) if alone else teacher
+            return on(continued(who, batch, config.sequences, key), trained, heard)
+
+        text = functools.partial(on, batch, trained, outer)
+        value, told = _either(config.sequences.share, key, text, said)
         if extra is not None:
-            told["extra"] = extra(params, batch)
+            told["extra"] = extra(trained["student"], batch)
             value = value + told["extra"]
         return value, told
 
     return {"student": student.params, **inner.start}, loss
+
+
+def _either(
+    share: float, key: Any, text: Callable[[], Any], said: Callable[[Any], Any]
+) -> tuple[Any, dict[str, Any]]:
+    """The loss on what is said, in this share of the updates, or else on the text."""
+    if share == 0:
+        return text()
+    chance, draws = jax.random.split(key)
+    if share == 1:
+        return said(draws)
+    return jax.lax.cond(jax.random.uniform(chance) < share, lambda: said(draws), text)
+
+
+def continued(model: Model, batch: Any, config: SequencesConfig, key: Any) -> prune.Masked:
+    """Rows of the same length that a model has said, but for their first tokens.
+
+    Args:
+      model: causal; no gradient goes to it.
+      batch: rows of text, padded at the right if at all.
+      config: how many tokens are kept, and the temperature.
+      key: of what is drawn.
+
+    Returns:
+      Rows whose labels are the tokens that were said; a row without any token has none.
+
+    Raises:
+      ValueError: for rows that are no longer than what is kept, and as `generate.sample`.
+
+    Example:
+      >>> from jaxcompress import io
+      >>> text = prune.Text(jnp.ones((2, 6), int), jnp.ones((2, 6), int))
+      >>> rows = continued(
+      ...     io.load("builtin:student"), text, SequencesConfig(prompt=4), jax.random.key(0)
+      ... )
+      >>> (rows.labels >= 0).tolist()[0]
+      [False, False, False, True, True, False]
+    """
+    length = batch.tokens.shape[1]
+    kept = check.integer("sequences.prompt", config.prompt, 1, length - 1)
+    mask = jnp.asarray(batch.attention_mask)[:, :kept] > 0
+    some = mask.any(axis=1, keepdims=True)
+    frozen = model.replace(params=jax.lax.stop_gradient(model.params))
+    out = generate.sample(
+        frozen,
+        jnp.where(mask, jnp.asarray(batch.tokens)[:, :kept], 0),
+        attention_mask=mask | (~some & (jnp.arange(kept) == 0)[None]),
+        count=length - kept,
+        key=key,
+        temperature=config.temperature,
+    )
+    real = out.attention_mask * some
+    new = (jnp.arange(length) >= kept)[None] & (real > 0)
+    labels = jnp.where(new, out.tokens, -1)[:, 1:]
+    return prune.Masked(out.tokens, real, jnp.pad(labels, ((0, 0), (0, 1)), constant_values=-1))
+
+
+def _check_sequences(config: SequencesConfig, tasks: Any, listens: bool) -> None:
+    if not 0 <= config.share <= 1:
+        raise check.fail("sequences.share", "a number in [0, 1]", config.share)
+    if not 0 <= config.temperature < math.inf:
+        raise check.fail("sequences.temperature", "a finite number >= 0", config.temperature)
+    if config.share and tasks:
+        raise check.fail("sequences.share", "0 with prompts of tasks, not text", config.share)
+    if config.share and config.by == "student" and not listens:
+        expected = "a loss that asks the teacher, where the student's own words are trained on"
+        raise check.fail("loss", expected, "cross_entropy, or alpha 0")
 
 
 def adaptation(

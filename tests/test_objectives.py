@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcompress import lora, prune
+from jaxcompress import generate, lora, prune
 from jaxcompress.distill import losses
 from jaxcompress.distill.activations import ActivationsConfig
+from jaxcompress.examples import Data
 from jaxcompress.finetune import DistillConfig
-from jaxcompress.objectives import adaptation, distillation
+from jaxcompress.objectives import SequencesConfig, adaptation, continued, distillation
 from tests import families
 
 KEY = jax.random.key(0)
@@ -146,3 +149,97 @@ def test_in_bfloat16_the_bias_is_not_rounded():
         start, loss = distillation(*models, DistillConfig(chunk=chunk))
         values.append(float(loss(start, rows, KEY)[0]))
     np.testing.assert_allclose(*values, rtol=2e-3)
+
+
+TEXT = prune.Text(families.tokens(), np.ones_like(families.tokens()))
+OWN = {"loss": "reverse_kl", "temperature": 1.0, "alpha": 0.5}
+OWN_ROWS = SequencesConfig(prompt=3)
+
+
+def sequences(**changes):
+    settings = SequencesConfig(**{"share": 1.0, "prompt": 3, **changes})
+    return DistillConfig(**OWN, sequences=settings)
+
+
+def test_on_policy_loss_is_that_of_the_students_samples():
+    """By hand: sample, run both models, average over the tokens that were said."""
+    teacher, student = families.model("gpt2"), families.model("gpt2", layers=2)
+    start, loss = distillation(student, teacher, sequences(temperature=0.8))
+    (value, told), slope = jax.value_and_grad(loss, has_aux=True)(start, TEXT, KEY)
+    draws = jax.random.split(KEY)[1]
+    out = generate.sample(student, TEXT.tokens[:, :3], count=3, key=draws, temperature=0.8)
+
+    def by_hand(params):
+        ours, theirs = (
+            jax.nn.log_softmax(model.apply(weights, out.tokens).logits[:, 2:5])
+            for model, weights in ((student, params), (teacher, teacher.params))
+        )
+        return (jnp.exp(ours) * (ours - theirs)).sum(axis=-1).mean()  # no alpha: all the teacher's
+
+    expected, gradient = jax.value_and_grad(by_hand)(student.params)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    assert told["count"] == 3 * families.BATCH
+    alike(slope["student"], gradient)  # the samples held fixed: none through them
+
+
+def test_sequence_level_loss_is_the_surprise_at_the_teachers_decodes():
+    teacher, student = families.model("gpt2"), families.model("gpt2", layers=2)
+    how = SequencesConfig(share=1.0, by="teacher", prompt=2, temperature=0.0)
+    start, loss = distillation(student, teacher, DistillConfig(loss="cross_entropy", sequences=how))
+    value, _ = loss(start, TEXT, KEY)
+    out = generate.sample(teacher, TEXT.tokens[:, :2], count=4)
+    logs = jax.nn.log_softmax(student.apply(student.params, out.tokens).logits[:, 1:5])
+    nats = -jnp.take_along_axis(logs, out.tokens[:, 2:, None], axis=-1)
+    np.testing.assert_allclose(value, nats.mean(), rtol=1e-5)
+
+
+def test_rows_without_a_token_say_nothing():
+    mask = TEXT.attention_mask.copy()
+    mask[1] = 0
+    rows = continued(families.model("llama"), TEXT._replace(attention_mask=mask), OWN_ROWS, KEY)
+    assert (np.asarray(rows.labels >= 0).sum(axis=1) == [3, 0, 3]).all()
+    assert (rows.attention_mask[1] == 0).all()
+
+
+def test_a_share_of_updates_is_on_policy_and_none_changes_nothing():
+    teacher, student = families.model("gpt2"), families.model("gpt2", layers=2)
+
+    def losses_of(share):
+        start, loss = distillation(student, teacher, sequences(share=share))
+        one = functools.partial(loss, start, TEXT)
+        return jax.jit(lambda keys: jax.lax.map(lambda key: one(key)[0], keys))(
+            jax.random.split(KEY, 32)
+        )
+
+    values = {share: losses_of(share) for share in (0.0, 0.5, 1.0)}
+    own = np.isclose(values[0.5], values[1.0], rtol=1e-5)
+    text = np.isclose(values[0.5], values[0.0], rtol=1e-5)
+    assert (own ^ text).all() and 8 <= own.sum() <= 24
+    _, loss = distillation(student, teacher, DistillConfig(**OWN))
+    start, none = distillation(student, teacher, sequences(share=0.0))
+    slopes = [jax.jit(jax.grad(f, has_aux=True))(start, TEXT, KEY)[0] for f in (loss, none)]
+    jax.tree.map(np.testing.assert_array_equal, *slopes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"share": 1.5}, "sequences.share"),
+        ({"temperature": float("nan")}, "sequences.temperature"),
+        ({"prompt": 6}, "sequences.prompt"),
+        ({"loss": "cross_entropy"}, "loss"),
+        ({"alpha": 0.0}, "loss"),
+        ({"data": Data(tasks=("ioi",))}, "sequences.share"),
+    ],
+)
+def test_sequences_out_of_range_are_refused(changes, named):
+    config = sequences(**{name: changes[name] for name in changes if name in vars(OWN_ROWS)})
+    outer = {name: changes[name] for name in changes if name not in vars(OWN_ROWS)}
+    model = families.model("gpt2")
+
+    def refused():
+        start, loss = distillation(model, model, dataclasses.replace(config, **outer))
+        loss(start, TEXT, KEY)
+
+    with pytest.raises(ValueError, match=named):
+        refused()
