@@ -166,7 +166,9 @@ def continued(model: Model, batch: Any, config: SequencesConfig, key: Any) -> pr
       key: of what is drawn.
 
     Returns:
-      Rows whose labels are the tokens that were said; a row without any token has none.
+      Rows whose labels are the tokens that were said; a row without any token has none. The first
+      token after a prompt that ends before `config.prompt` is none either: the position before it
+      is padding.
 
     Raises:
       ValueError: for rows that are no longer than what is kept, and as `generate.sample`.
@@ -194,8 +196,8 @@ def continued(model: Model, batch: Any, config: SequencesConfig, key: Any) -> pr
         temperature=config.temperature,
     )
     real = out.attention_mask * some
-    new = (jnp.arange(length) >= kept)[None] & (real > 0)
-    labels = jnp.where(new, out.tokens, -1)[:, 1:]
+    told = (jnp.arange(1, length) >= kept)[None] & (real[:, 1:] > 0) & (real[:, :-1] > 0)
+    labels = jnp.where(told, out.tokens[:, 1:], -1)
     return prune.Masked(out.tokens, real, jnp.pad(labels, ((0, 0), (0, 1)), constant_values=-1))
 
 

@@ -201,6 +201,15 @@ def test_rows_without_a_token_say_nothing():
     assert (rows.attention_mask[1] == 0).all()
 
 
+def test_padding_inside_a_prompt_is_not_asked_for_the_first_token():
+    mask = TEXT.attention_mask.copy()
+    mask[1, 2:] = 0  # shorter than the prompt: the position before what is said is padding
+    rows = continued(families.model("llama"), TEXT._replace(attention_mask=mask), OWN_ROWS, KEY)
+    asked = np.asarray(rows.labels) >= 0
+    assert asked.sum(axis=1).tolist() == [3, 2, 3]
+    assert (np.asarray(rows.attention_mask)[asked] == 1).all()
+
+
 def test_a_share_of_updates_is_on_policy_and_none_changes_nothing():
     teacher, student = families.model("gpt2"), families.model("gpt2", layers=2)
 
