@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from jaxcompress import check, runs
-from jaxcompress.models.autoencoder import Autoencoder, create_autoencoder
+from jaxcompress.models.autoencoder import KINDS, Autoencoder, create_autoencoder
 from jaxcompress.sae import activations, losses
 from jaxcompress.train.loop import fit
 from jaxcompress.train.state import State
@@ -30,12 +30,12 @@ class Dictionary:
       features: directions of each.
       kind: `topk`, `relu` or `jumprelu`.
       k: active features of a token, of `topk`.
-      coefficient: of sparsity, of the other kinds; it rises from 0 over the first `warmup` steps.
+      coefficient: of sparsity, of the other kinds; it rises from 0 at the start.
       steps: updates.
       batch: tokens of an update.
       rate: of Adam; it falls to 0 over the last fifth of the steps.
       clip: norm that the gradient of a dictionary is cut to.
-      warmup: share of the steps.
+      warmup: share of the steps over which `coefficient` rises.
       patience: tokens without activity after which a feature counts as silent.
     """
 
@@ -53,10 +53,16 @@ class Dictionary:
     def __post_init__(self) -> None:
         for name in ("features", "k", "steps", "batch", "patience"):
             check.integer(name, getattr(self, name), 1)
-        for name in ("coefficient", "rate", "clip", "warmup"):
-            value = getattr(self, name)
-            if not (np.isfinite(value) and value >= 0):
-                raise check.fail(name, "a number that is not negative", value)
+        check.known("kind", self.kind, KINDS)
+        if self.kind == "topk":
+            check.integer("k", self.k, 1, self.features)
+        if not 0 <= self.coefficient < np.inf:
+            raise check.fail("coefficient", "a number that is not negative", self.coefficient)
+        for name in ("rate", "clip"):
+            if not 0 < getattr(self, name) < np.inf:
+                raise check.fail(name, "a positive number", getattr(self, name))
+        if not 0 <= self.warmup <= 1:
+            raise check.fail("warmup", "a share of the steps, in [0, 1]", self.warmup)
 
 
 def fit_dictionaries(
@@ -87,7 +93,8 @@ def fit_dictionaries(
       An `Autoencoder` whose arrays have a leading member axis; `tree.unstack` takes it apart.
 
     Raises:
-      ValueError: for activations that are not finite or not (token, width), and as `fit`.
+      ValueError: for activations that are not finite or not (token, width), keys that are not
+        (member,), and as `fit`.
 
     Reference:
       Gao et al. 2024 (arXiv 2406.04093); Conerly et al. 2024, Update on how we train SAEs.
@@ -102,6 +109,9 @@ def fit_dictionaries(
     x = np.asarray(x, np.float32)
     if x.ndim != 2:
         raise check.fail("x", "activations (token, width)", x.shape)
+    if np.ndim(keys) != 1 or not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
+        hint = "Make some with jax.random.split(jax.random.key(seed), members)"
+        raise check.fail("keys", "typed PRNG keys (member,)", np.shape(keys), hint)
     scale = activations.scale(x)
     x = x * np.float32(scale)
     width, mean = x.shape[1], x.mean(axis=0)

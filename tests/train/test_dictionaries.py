@@ -111,6 +111,27 @@ def test_numbers_out_of_range_are_refused(field):
         Dictionary(**{field: 0})
 
 
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"kind": "gated"}, "kind"),
+        ({"k": 13}, "k"),
+        ({"coefficient": -1.0}, "coefficient"),
+        ({"rate": 0.0}, "rate"),
+        ({"clip": 0.0}, "clip"),
+        ({"warmup": 1.5}, "warmup"),
+    ],
+)
+def test_settings_that_cannot_be_learned_with_are_refused_before_anything_is(changes, field):
+    with pytest.raises(ValueError, match=f"^{field}: "):
+        dataclasses.replace(SMALL, **changes)
+
+
+def test_one_key_is_no_list_of_keys():
+    with pytest.raises(ValueError, match=r"^keys: .*jax\.random\.split"):
+        fit_dictionaries(np.ones((4, 2)), SMALL, KEYS[0], progress=False)
+
+
 def test_activations_that_are_none_are_refused():
     with pytest.raises(ValueError, match="^x: "):
         fit_dictionaries(np.full((4, 2), np.nan), SMALL, KEYS, progress=False)
