@@ -37,7 +37,7 @@ class SaeConfig:
       shown: features on the page, those that write most.
       contexts: of each of them, the tokens at which it is most active.
       seed: where the dictionary starts.
-      checkpoints: folder, from which a run that was stopped goes on.
+      checkpoints: folder, from which a run that was stopped goes on when it is started again.
     """
 
     layer: int | None = None
@@ -71,7 +71,8 @@ def learn(
     Returns:
       What was found on held-out tokens, as plain data: `explained` variance, `l0`, `dead` share;
       `clean`, `spliced` and `removed` loss and the `recovered` share (see `sae.recovery.Recovery`;
-      the stream is removed to its mean); how many `tokens` it was learned on.
+      the stream is removed to its mean, and all four are NaN for encoders without a head, which
+      have no loss); how many `tokens` it was learned on.
 
     Raises:
       ValueError: for bad settings, and as `examples.batches` and `fit_dictionaries`.
@@ -81,23 +82,28 @@ def learn(
     """
     check.integer("shown", config.shown, 1)
     check.integer("contexts", config.contexts, 1)
-    files.refuse_nonempty(out, overwrite, marker=runs.MARKER)
+    if config.checkpoints is None or (Path(out) / runs.LAST).exists():  # no run to go on with
+        files.refuse_nonempty(out, overwrite, marker=runs.MARKER)
     model = io.load(source) if isinstance(source, str) else source
     layer = model.config.layers // 2 if config.layer is None else config.layer
     check.integer("layer", layer, 0, model.config.layers)
     batches, loss = examples.batches(model, config.data)
     held, _ = examples.batches(model, config.data, held_out=True)
     x, other = (sae.activations.stream(model, some, layer) for some in (batches, held))
-    run = runs.start(out, config, config.seed, overwrite=overwrite)
+    resume = config.checkpoints is not None
+    run = runs.start(out, config, config.seed, overwrite=overwrite, resume=resume)
     key = jax.random.split(jax.random.key(config.seed), 1)
     several = fit_dictionaries(
         x, config.dictionary, key, checkpoints=config.checkpoints, run=run, name="dictionary"
     )
     (found,) = tree.unstack(several)
     name = source if isinstance(source, str) else source.name
-    io.save_dictionary(found, run.directory / "dictionary", model=name, layer=layer)
+    folder = run.directory / "dictionary"
+    io.save_dictionary(found, folder, model=name, layer=layer, overwrite=resume)
     quality = sae.quality.quality(found, other)
-    left = sae.recovery.recovered(model, found, layer, held, loss, mean=x.mean(axis=0))
+    left = sae.recovery.Recovery(np.nan, np.nan, np.nan)
+    if model.config.head != "none":
+        left = sae.recovery.recovered(model, found, layer, held, loss, mean=x.mean(axis=0))
     record = {"model": name, "layer": layer, "tokens": len(x), "explained": quality.explained}
     record |= {"l0": quality.l0, "dead": quality.dead, "recovered": left.share}
     record |= dataclasses.asdict(left)
@@ -139,13 +145,16 @@ def _publish(run, model, found, quality, seen, record, config) -> None:
         ("… with its mean everywhere", number(record["removed"])),
         ("loss recovered", percent(100 * record["recovered"])),
     )
-    note = f"On {quality.tokens:,} held-out tokens; learned on {record['tokens']:,}. Losses: a row."
+    note = f"On {quality.tokens:,} held-out tokens; learned on {record['tokens']:,}."
+    note += " Losses are summed over a row, mean over rows."
     told = (
         f"{number(quality.l0)} of {len(found.decoder):,} features at a token explain "
         f"{percent(100 * quality.explained)} of the variance of the stream that enters layer "
-        f"{record['layer']}. Read instead of it, they keep {percent(100 * record['recovered'])} of "
-        "what it does for the loss."
+        f"{record['layer']}."
     )
+    if np.isfinite(record["recovered"]):
+        kept = percent(100 * record["recovered"])
+        told += f" Read instead of it, they keep {kept} of what it does for the loss."
     print(publish(
         run.directory, f"Features of {record['model']}, layer {record['layer']}",
         figures={"learning": (png, "How the dictionary was learned", "Features never active are "
@@ -164,10 +173,11 @@ def _passages(model, found, quality, seen, shown, contexts) -> dict[str, Any]:
     speaks = model.config.head != "none"
     promoted = sae.reading.promoted(model, found, shown, _PROMOTED) if speaks else None
     for column, feature in enumerate(shown):
-        near, cosines = sae.geometry.neighbours(found, feature, min(3, len(found.decoder) - 1))
-        beside = ", ".join(f"{i} ({c:.2f})" for i, c in zip(near, cosines, strict=True))
-        said = f"Feature {feature}: active at {100 * quality.density[feature]:.2g} % of the tokens"
-        said += f"; beside {beside}"
+        density = number(100 * quality.density[feature], 2)
+        said = f"Feature {feature}: active at {density} % of the tokens"
+        if count := min(3, len(found.decoder) - 1):
+            near = zip(*sae.geometry.neighbours(found, feature, count), strict=True)
+            said += "; beside " + ", ".join(f"{i} ({c:.2f})" for i, c in near)
         if promoted is not None:
             said += "; promotes " + ", ".join(words([int(i)]).strip() for i in promoted[column])
         says[said] = [_around(words, seen, int(token)) for token in places[column] if token >= 0]

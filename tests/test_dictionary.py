@@ -3,13 +3,16 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 
 import jaxcompress as jc
-from jaxcompress import examples, sae
+from jaxcompress import dictionary, examples, runs, sae, tree
 from jaxcompress.dictionary import SaeConfig, learn
 from jaxcompress.io import load_dictionary
+from jaxcompress.models import ModelConfig, create, create_autoencoder
+from jaxcompress.train import loop
 from jaxcompress.train.dictionaries import Dictionary
 
 SMALL = SaeConfig(
@@ -64,3 +67,53 @@ def test_bad_settings_leave_nothing(changes, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         learn("builtin:student", tmp_path / "bad", dataclasses.replace(SMALL, **changes))
     assert not (tmp_path / "bad").exists()
+
+
+def test_a_run_that_was_stopped_goes_on(tmp_path, monkeypatch):
+    """The same call again: from its checkpoint, with the metrics of the steps before it."""
+    how = dataclasses.replace(SMALL.dictionary, steps=120)
+    config = dataclasses.replace(SMALL, dictionary=how, checkpoints=str(tmp_path / "kept"))
+    whole = learn(
+        "builtin:student", tmp_path / "whole", dataclasses.replace(config, checkpoints=None)
+    )
+    log, seen = loop._log, []
+
+    def stop(*row):
+        log(*row)
+        seen.append(row[1])
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "_log", stop)
+    with pytest.raises(KeyboardInterrupt):
+        learn("builtin:student", tmp_path / "run", config)
+    assert learn("builtin:student", tmp_path / "run", config) == whole
+    assert seen == [50, 100, 100, 120]  # the second 50 steps again, not the first
+    assert [row["step"] for row in runs.rows(tmp_path / "run")] == [50, 100, 120]
+    with pytest.raises(ValueError, match="overwrite"):  # it has ended
+        learn("builtin:student", tmp_path / "run", config)
+
+
+def test_an_encoder_without_a_head_and_one_feature_that_is_always_active(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    rows = {"tokens": rng.integers(0, 11, (40, 8)), "lengths": np.full(40, 8)}
+    np.savez(tmp_path / "rows.npz", **rows)
+    model = create(
+        ModelConfig(
+            family="bert", layers=2, heads=2, kv_heads=2, head_dim=4, width=8, neurons=16,
+            vocab=11, context=8, head="none", causal=False,
+        ),
+        key=jax.random.key(0),
+    )  # fmt: skip
+    always = create_autoencoder(8, 1, jax.random.key(0))
+    always = dataclasses.replace(always, encoder_bias=always.encoder_bias + 99)
+    monkeypatch.setattr(dictionary, "fit_dictionaries", lambda *_, **__: tree.stack([always]))
+    config = SaeConfig(
+        data=examples.Data(text=str(tmp_path / "rows.npz"), context=8),
+    )
+    record = learn(model, tmp_path / "out", config)
+    assert record["l0"] == 1 and np.isnan(record["recovered"])
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["recovered"] is None
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "loss recovered" in page and "for the loss" not in page
+    assert "Feature 0: active at 100 % of the tokens" in page and "beside" not in page
