@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -32,8 +33,12 @@ class Recovery:
 
     @property
     def share(self) -> float:
-        """Of what the stream does for the loss, the share that the dictionary keeps; may be < 0."""
-        return (self.removed - self.spliced) / (self.removed - self.clean)
+        """Of what the stream does for the loss, the share that the dictionary keeps; may be < 0.
+
+        NaN where the stream does nothing for it.
+        """
+        does = self.removed - self.clean
+        return (self.removed - self.spliced) / does if does else math.nan
 
 
 def recovered(

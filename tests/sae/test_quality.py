@@ -64,6 +64,10 @@ def test_a_lossless_dictionary_recovers_all_and_padding_changes_nothing(months):
     assert dataclasses.astuple(same[0]) == pytest.approx(dataclasses.astuple(same[1]), rel=1e-5)
 
 
+def test_of_a_stream_that_does_nothing_no_share_is_kept():
+    assert np.isnan(recovery.Recovery(clean=1.0, spliced=1.0, removed=1.0).share)
+
+
 def test_the_stream_of_real_tokens_only(months):
     model, prompts = months
     x = activations.stream(model, [prompts, prompts], 1)
