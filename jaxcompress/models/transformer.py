@@ -138,7 +138,7 @@ def apply(
     if tokens.ndim != 2 or not jnp.issubdtype(tokens.dtype, jnp.integer):
         raise check.fail("tokens", "integers (batch, position)", f"{tokens.dtype} {tokens.shape}")
     batch, length = tokens.shape
-    earlier = 0 if prefix is None else jax.tree.leaves(prefix)[0].shape[2]
+    earlier = 0 if prefix is None else _earlier(config, prefix, batch)
     if earlier + length > config.context:
         raise check.fail("tokens", f"at most {config.context} positions", earlier + length)
     if attention_mask is not None:

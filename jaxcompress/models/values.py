@@ -30,7 +30,7 @@ def in_range(
       config: of the model.
       tokens: as in `transformer.apply`, and so are the others.
       attention_mask: what it hides may be any number.
-      answer_position: within the prompt.
+      answer_position: within the prompt, after the prefix.
       answer_tokens: of the model's outputs.
       prefix: of earlier positions, that mask and answer position count too.
       **_: what else a forward is given.
@@ -46,7 +46,8 @@ def in_range(
       ...
       ValueError: tokens: expected integers in [0, 11), got 3 to 11
     """
-    earlier = 0 if prefix is None else np.shape(jax.tree.leaves(prefix)[0])[2]
+    # Of a prefix with too few axes `transformer.apply` tells.
+    earlier = 0 if prefix is None else sum(np.shape(jax.tree.leaves(prefix)[0])[2:3])
     values = np.asarray(tokens) if _known(tokens) else np.zeros(0)
     if _known(attention_mask):
         real = np.asarray(attention_mask)
@@ -58,15 +59,15 @@ def in_range(
         values = np.zeros(0)  # of which nobody knows what is hidden
     length = earlier + (np.shape(tokens) or (0,))[-1]
     _within("tokens", values, config.vocab)
-    _within("answer_position", answer_position, length)
+    _within("answer_position", answer_position, length, start=earlier)
     _within("answer_tokens", answer_tokens, config.outputs or config.vocab)
 
 
-def _within(name: str, given: Any, stop: int) -> None:
+def _within(name: str, given: Any, stop: int, start: int = 0) -> None:
     values = np.asarray(given) if _known(given) else np.zeros(0)
-    if values.size and not 0 <= values.min() <= values.max() < stop:
+    if values.size and not start <= values.min() <= values.max() < stop:
         got = f"{values.min()} to {values.max()}"
-        raise check.fail(name, f"integers in [0, {stop})", got)
+        raise check.fail(name, f"integers in [{start}, {stop})", got)
 
 
 def _known(values: Any) -> bool:

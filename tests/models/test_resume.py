@@ -185,6 +185,16 @@ def test_from_keys_and_values(name):
     np.testing.assert_allclose(one.logits, whole[np.arange(BATCH), where - 1], atol=1e-5)
 
 
+def test_an_answer_within_the_prefix_and_a_prefix_without_axes_are_refused():
+    model, tokens = families.model("gpt2"), families.tokens()
+    early = model.apply(model.params, tokens[:, :3], taps=("keys", "values")).taps
+    run = functools.partial(model.apply, model.params, tokens[:, 3:])
+    with pytest.raises(ValueError, match=r"answer_position: expected integers in \[3, 6\), got 2"):
+        run(prefix=early, answer_position=np.array([5, 2, 3]))
+    with pytest.raises(ValueError, match="prefix: expected shape"):
+        run(prefix=np.zeros(3))
+
+
 @pytest.mark.parametrize("wrong", ["name", "shape", "context"])
 def test_wrong_keys_and_values_are_refused(wrong):
     model, length = families.model("gpt2"), families.CONTEXT if wrong == "context" else 3
