@@ -17,6 +17,8 @@ from jaxcompress.types import Adapter
 
 __all__ = ["sample"]
 
+_COLDEST = 1e-30  # by which float32 logits can be divided
+
 
 def sample(
     model: Any,
@@ -138,9 +140,9 @@ def _refuse_values(vocab: int, tokens: Any, mask: Any) -> None:
 
 def _greedy(temperature: Any, key: Any) -> bool:
     if _known(temperature):
-        if not 0 <= temperature < math.inf:
-            raise check.fail("temperature", "a finite number >= 0", temperature)
         if temperature == 0:
             return True
+        if not _COLDEST <= temperature < math.inf:
+            raise check.fail("temperature", f"0, or a number >= {_COLDEST}", temperature)
     check.key("key", key)
     return False

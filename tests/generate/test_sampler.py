@@ -217,6 +217,7 @@ REFUSED = {
     "no batch": ("gpt2", {"tokens": np.zeros(3, int)}, "tokens"),
     "not integers": ("gpt2", {"tokens": np.zeros((1, 3))}, "tokens"),
     "cold": ("gpt2", {"temperature": -0.1}, "temperature"),
+    "too cold to divide by": ("gpt2", {"temperature": 1e-38}, "temperature"),
     "no temperature": ("gpt2", {"temperature": float("nan")}, "temperature"),
     "none of all": ("gpt2", {"top_k": 0}, "top_k"),
     "no mass": ("gpt2", {"top_p": 0.0}, "top_p"),
