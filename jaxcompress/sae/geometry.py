@@ -103,23 +103,28 @@ def correlations(one: Any, other: Any, x: Any, y: Any, *, batch: int = 2048) -> 
     if len(x) != len(y) or len(x) < 2:
         raise check.fail("y", f"as many tokens as x ({len(x)}), at least 2", len(y))
     check.integer("batch", batch, 1)
-    sums = None
+    sums, base = None, (one.encode(jnp.asarray(x[:1]))[0], other.encode(jnp.asarray(y[:1]))[0])
     for start in range(0, len(x), batch):
         here = slice(start, start + batch)
-        part = _moments(one, other, jnp.asarray(x[here]), jnp.asarray(y[here]))
+        part = _moments(one, other, jnp.asarray(x[here]), jnp.asarray(y[here]), base)
         part = [np.asarray(value, np.float64) for value in part]
         sums = part if sums is None else [a + b for a, b in zip(sums, part, strict=True)]
     assert sums is not None
     f, g, ff, gg, fg = (value / len(x) for value in sums)
     covariance = fg - f[:, None] * g[None]
     # What rounding leaves of a constant feature is no variance.
-    spread = [np.where((v := s - m * m) > 1e-9 * s, v, np.inf) for m, s in ((f, ff), (g, gg))]
+    spread = [
+        np.where((v := s - m * m) > 1e-9 * (s + np.square(c, dtype=float)), v, np.inf)
+        for m, s, c in zip((f, g), (ff, gg), base, strict=True)
+    ]
     return covariance / np.sqrt(spread[0][:, None] * spread[1][None])
 
 
 @jax.jit
-def _moments(one: Any, other: Any, x: jax.Array, y: jax.Array) -> tuple[jax.Array, ...]:
-    f, g = one.encode(x), other.encode(y)
+def _moments(one: Any, other: Any, x: Any, y: Any, base: Any) -> tuple[jax.Array, ...]:
+    # From the first token's activity, not from 0: sums of squares of always-active features would
+    # leave few digits for their variance.
+    f, g = one.encode(x) - base[0][None], other.encode(y) - base[1][None]
     return f.sum(axis=0), g.sum(axis=0), (f * f).sum(axis=0), (g * g).sum(axis=0), f.T @ g
 
 

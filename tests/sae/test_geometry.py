@@ -63,6 +63,17 @@ def test_a_constant_feature_is_like_none():
     assert geometry.shared(found, alive=alive) == pytest.approx(1, abs=1e-5)
 
 
+def test_features_that_are_always_active_lose_no_digits():
+    one, other = _made(), _made(seed=1)
+    one = dataclasses.replace(one, encoder_bias=one.encoder_bias + 500)
+    still = dataclasses.replace(one, encoder=0 * one.encoder, encoder_bias=np.linspace(0.1, 0.7, 9))
+    x = np.random.default_rng(0).standard_normal((5000, 5)).astype(np.float32)
+    f, g = (np.asarray(d.encode(x), np.float64) for d in (one, other))
+    expected = np.corrcoef(f.T, g.T)[:9, 9:]
+    np.testing.assert_allclose(geometry.correlations(one, other, x, x), expected, atol=1e-4)
+    np.testing.assert_array_equal(geometry.correlations(still, other, x, x), np.zeros((9, 9)))
+
+
 def test_refusals():
     one, x = _made(), np.ones((4, 5), np.float32)
     with pytest.raises(ValueError, match="^feature"):
