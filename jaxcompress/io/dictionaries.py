@@ -123,6 +123,9 @@ def load_dictionary(path: str | Path) -> Autoencoder:
         tensors = load_file(path / _WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise check.fail(str(path / _WEIGHTS), "a whole safetensors file", error) from None
+    # SAELens wrote it for a time with all dictionaries; most do not scale anything.
+    if np.all(np.asarray(tensors.get("scaling_factor", 0)) == 1):
+        del tensors["scaling_factor"]
     return _built(path, tensors, kind, config)
 
 

@@ -72,11 +72,18 @@ def test_a_bias_that_is_taken_from_the_input_and_an_npz_file(tmp_path):
 def test_an_older_layout(tmp_path):
     folder = save_dictionary(_made("topk"), tmp_path / "out")
     w = load_file(folder / "sae_weights.safetensors")
+    scaled = {"scaling_factor": np.ones(9, np.float32)}  # was written with all for a time
+    save_file(w | scaled, folder / "sae_weights.safetensors")
     old = {"d_in": 5, "d_sae": 9, "normalize_activations": False, "activation_fn_str": "topk"}
     (folder / "cfg.json").write_text(json.dumps(old | {"activation_fn_kwargs": {"k": 2}}))
     one = load_dictionary(folder)
     assert (one.kind, one.k) == ("topk", 2)
     np.testing.assert_allclose(one.raw(X), (X - w["b_dec"]) @ w["W_enc"] + w["b_enc"], atol=1e-5)
+    save_file(
+        w | {"scaling_factor": 2 * scaled["scaling_factor"]}, folder / "sae_weights.safetensors"
+    )
+    with pytest.raises(ValueError, match="scaling_factor"):
+        load_dictionary(folder)
 
 
 def test_thresholds_below_zero_are_zero(tmp_path):
