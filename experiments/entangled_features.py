@@ -21,8 +21,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxcompress import check, examples, finetune, io, prune, runs, sae, tree
 from jaxcompress import config as configs
-from jaxcompress import examples, finetune, io, prune, runs, sae, tree
 from jaxcompress.compress import PruneConfig, prune_gates
 from jaxcompress.models import Model, create
 from jaxcompress.report.curves import curves
@@ -88,7 +88,7 @@ def models(config: Config) -> Iterator[tuple[str, Callable[[], Model]]]:
 def run(config: Config, folder: runs.Run) -> list[dict[str, Any]]:
     """One row for each model, number of active features and seed."""
     made, names = dict(models(config)), config.data.tasks
-    keys = jax.random.split(jax.random.key(0), config.seeds)
+    keys = jax.random.split(jax.random.key(0), check.integer("seeds", config.seeds, 2))
 
     @functools.cache
     def looked(name: str) -> tuple[Any, ...]:

@@ -71,3 +71,10 @@ def test_a_modulus_with_fewer_pairs_than_triples():
     small = Addition(p=5, width=4, heads=1, warmup=1, steps=2, every=2)
     [row] = experiment.run(experiment.Config(training=small, triples=200))
     assert -1 <= row["gradient_symmetry"] <= 1
+
+
+def test_entangled_features_never_compares_the_teacher_with_itself(tmp_path):
+    experiment = importlib.import_module("experiments.entangled_features")
+    config = experiment.Config(teacher="builtin:student", students=(), shares=(), seeds=1)
+    with pytest.raises(ValueError, match="^seeds: "):
+        experiment.run(config, runs.Run(tmp_path, 0))
