@@ -50,7 +50,7 @@ class SaeConfig:
 
 
 class _Seen(NamedTuple):
-    """Features at held-out tokens: (token, width) stream, and where the tokens stand."""
+    """Held-out tokens: their stream (token, width), their rows, and where in them they stand."""
 
     x: np.ndarray
     rows: list[np.ndarray]
