@@ -112,7 +112,7 @@ def agree(model: Model, ours: np.ndarray, theirs: np.ndarray) -> None:
                 raise SystemExit(f"other tokens, with logits {gap:.1e} apart; not timed")
             apart += 1
     said = len(np.unique(ours))
-    print(f"batch {len(ours)}: the same tokens but for {apart} ties, {said} different ones")
+    print(f"batch {len(ours)}: both say the same {said} distinct tokens, but for {apart} ties")
 
 
 def bandwidth(megabytes: int) -> float:

@@ -40,7 +40,7 @@ def l1(dictionary: Any, x: Any, *, coefficient: Any) -> tuple[jax.Array, dict[st
       True
     """
     f = dictionary.encode(x)
-    error = _squared_error(dictionary, x, f)
+    error = _size(x - dictionary.decode(f))
     penalty = (f * dictionary.norms[None]).sum(axis=-1).mean()
     return error + coefficient * penalty, _metrics(error, f) | {"penalty": penalty}
 
@@ -77,8 +77,8 @@ def topk(
     """
     raw = dictionary.raw(x)
     f = dictionary.activate(raw)
-    error = _squared_error(dictionary, x, f)
     left = x - dictionary.decode(f)
+    error = _size(left)
     aux = jax.lax.cond(
         revive, lambda: auxiliary(dictionary, left, raw, silent, aux_k), lambda: jnp.zeros(())
     )
@@ -112,8 +112,7 @@ def auxiliary(dictionary: Any, error: Any, raw: Any, silent: Any, aux_k: int) ->
     error = jax.lax.stop_gradient(error)
     f = jnp.where(silent[None], jax.nn.relu(raw), 0.0)
     f = jnp.where(dictionary.largest(f, aux_k), f, 0.0)
-    left = ((error - f @ dictionary.decoder) ** 2).sum(axis=-1).mean()
-    return jnp.where(silent.any(), left, 0.0)
+    return jnp.where(silent.any(), _size(error - f @ dictionary.decoder), 0.0)
 
 
 def jumprelu(
@@ -144,12 +143,13 @@ def jumprelu(
     theta = jnp.broadcast_to(jnp.exp(dictionary.log_threshold)[None], raw.shape)
     f = estimates.jump(raw, theta, bandwidth)
     active = estimates.step(raw, theta, bandwidth).sum(axis=-1).mean()
-    error = _squared_error(dictionary, x, f)
+    error = _size(x - dictionary.decode(f))
     return error + coefficient * active, _metrics(error, f)
 
 
-def _squared_error(dictionary: Any, x: Any, f: jax.Array) -> jax.Array:
-    return ((x - dictionary.decode(f)) ** 2).sum(axis=-1).mean()
+def _size(error: jax.Array) -> jax.Array:
+    """The squared length of (token, width), mean over tokens."""
+    return (error**2).sum(axis=-1).mean()
 
 
 def _metrics(error: jax.Array, f: jax.Array) -> dict[str, jax.Array]:

@@ -81,7 +81,7 @@ def fit_dictionaries(
     mean |x|^2 of the width while they are learned, and the scale is in the result.
 
     Args:
-      x: (token, width) activations, see `sae.stream`.
+      x: (token, width) activations, see `sae.activations.stream`.
       settings: how.
       keys: (member,) typed PRNG keys.
       checkpoints: as in `fit`.
